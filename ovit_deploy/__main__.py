@@ -1,0 +1,3 @@
+from ovit_deploy.cli import main
+
+main()
