@@ -1,0 +1,44 @@
+"""The command line: one verb a file; each parses, calls one function and renders what came back.
+
+    ovit-deploy prune --recipe recipes/deit_75.yaml
+    ovit-deploy export --onnx
+    ovit-deploy bench --engine deepsparse
+
+stdout carries the result (``--json`` for machines), stderr the progress. Exit codes: 0 done, 1 an error that names its
+remedy, 2 wrong usage, 130 interrupted.
+"""
+
+import sys
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from ovit_deploy.cli import render
+from ovit_deploy.errors import OvitError
+
+app = App(
+    name="ovit-deploy",
+    help="Prune vision transformers with oViT, export sparse ONNX, measure the speed-up on real engines.",
+    version=lambda: version("ovit-deploy"),
+    help_epilogue="Example: ovit-deploy prune --recipe recipes/deit_75.yaml",
+)
+for verb in ("train", "prune", "export", "bench"):
+    app.command(f"ovit_deploy.cli.{verb}:{verb}", name=verb)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    try:
+        app(arguments, exit_on_error=False, print_error=True)
+    except CycloptsError:
+        sys.exit(2)
+    except OvitError as error:
+        render.error(error.message, error.hint)
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        render.error(f"{where}{error.strerror or error}", "check the path, its permissions and the free space")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        render.error("interrupted", "")
+        sys.exit(130)

@@ -1,0 +1,67 @@
+"""The only module that prints: results to stdout, everything else to stderr."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def line(text: str = "") -> None:
+    """One line of the result."""
+    out.print(escape(text))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table of the result; the first column is text, the others are figures."""
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        drawn.add_column(escape(column), justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        drawn.add_row(*(escape(str(cell)) for cell in row))
+    out.print(drawn)
+
+
+def as_json(value: Any) -> None:
+    """The result for machines."""
+    out.print_json(json.dumps(value)) if out.is_terminal else print(json.dumps(value, indent=2), file=out.file)
+
+
+def next_command(command: str) -> None:
+    """What a user would type next."""
+    out.print(f"next: [bold]{escape(command)}[/bold]")
+
+
+def note(text: str) -> None:
+    """Progress or a remark, on stderr."""
+    err.print(escape(text))
+
+
+def warning(text: str) -> None:
+    """Something a user should act on, on stderr."""
+    err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
+def error(message: str, hint: str) -> None:
+    """Why the command failed, and what to do."""
+    err.print(f"[red]error:[/red] {escape(message)}")
+    if hint:
+        err.print(f"  hint: {escape(hint)}")
+
+
+def progress() -> Progress:
+    """A progress bar on stderr with elapsed and remaining time."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+    )

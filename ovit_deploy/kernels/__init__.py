@@ -1,0 +1,1 @@
+"""Fast kernels behind one signature each, with a plain reference beside them."""
