@@ -1,0 +1,55 @@
+"""DeepSparse 1.8.0: kernels for unstructured sparsity on x86-64 CPUs.
+
+Its last engine release. The binary misreads the arrays of numpy 2 and then returns garbage without a word, so
+load() refuses to go on with one. It bundles ONNX Runtime 1.15 (IR version 9, opset 19) and may abort the whole
+process on a graph it dislikes. Building an engine takes 10 to 45 s for a ViT-Small.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict  # noqa: UP035  the child may be Python 3.8
+
+import numpy as np
+
+from ovit_deploy.errors import EngineError
+
+
+class Engine:
+    """A ``deepsparse.Engine`` that answers one request at a time."""
+
+    def load(self, path: str, *, batch_size: int, threads: int) -> None:
+        """Compile the model for this batch size and number of cores."""
+        require_old_numpy(np.__version__)
+        try:
+            import deepsparse
+        except ImportError as error:
+            raise EngineError(f"deepsparse cannot be imported: {error}") from None
+        self.version = deepsparse.__version__
+        self.engine = deepsparse.Engine(path, batch_size=batch_size, num_cores=threads)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """The first output of the graph."""
+        return self.engine.run([images])[0]
+
+    def describe(self) -> Dict[str, Any]:  # noqa: UP006
+        """Version, instruction sets, and how much of the graph its fast runtime takes."""
+        return {
+            "version": self.version,
+            "instructions": self.engine.cpu_avx_type,
+            "vnni": bool(self.engine.cpu_vnni),
+            "supported_operators": float(self.engine.fraction_of_supported_ops),
+            "numpy": np.__version__,
+        }
+
+
+def require_old_numpy(version: str) -> None:
+    """Refuse numpy 2: with it DeepSparse returns garbage silently.
+
+    Raises:
+        EngineError: numpy is 2.0 or newer.
+    """
+    if int(version.split(".")[0]) >= 2:
+        raise EngineError(
+            f"DeepSparse 1.8.0 computes garbage with numpy {version}",
+            "delete its environment; the next bench makes it anew with numpy 1",
+        )

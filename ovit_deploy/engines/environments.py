@@ -1,0 +1,157 @@
+"""Which Python runs an engine. DeepSparse gets an environment of its own, made on first use and kept.
+
+A virtual environment cannot be moved, so it is made in place: under a lock, with a marker written last. Without the
+marker (pip failed, the machine went down) the next use makes it anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovit_deploy import catalog
+from ovit_deploy.engines import ENGINES
+from ovit_deploy.errors import EngineError
+
+MARKER = ".complete"
+PYTHONS = ("python3.11", "python3.10", "python3.9", "python3.8")
+TELL_VERSION = "import sys; print(*sys.version_info[:2])"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The command that starts Python there, and the variables to set."""
+
+    command: tuple[str, ...]
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(engine: str, report: Report) -> Environment:
+    """The environment that ``engine`` runs in, made first if it is not there yet.
+
+    Args:
+        engine: one of ``engines.ENGINES``.
+        report: told, once, what is installed, where and under which licence.
+
+    Raises:
+        EngineError: this machine cannot run the engine, or its environment cannot be made.
+    """
+    traits = ENGINES[engine]
+    if not traits.pins:
+        return Environment((sys.executable,), traits.variables)
+    require_machine(platform.system(), platform.machine(), cpu_flags())
+    folder = location(engine)
+    if not is_complete(folder, traits.pins):
+        with lock(folder, report):
+            if not is_complete(folder, traits.pins):
+                make(folder, traits.pins, report)
+    return Environment((str(folder / "bin" / "python"), "-I"), traits.variables)
+
+
+def location(engine: str) -> Path:
+    """Where the own environment of ``engine`` is kept."""
+    return catalog.cache_dir() / "envs" / ENGINES[engine].pins[0].replace("==", "-")
+
+
+def is_complete(folder: Path, pins: tuple[str, ...]) -> bool:
+    """Whether the environment was made to the end, with these very pins."""
+    try:
+        return json.loads((folder / MARKER).read_text()) == list(pins)
+    except (OSError, ValueError):
+        return False
+
+
+def make(folder: Path, pins: tuple[str, ...], report: Report) -> None:
+    """A virtual environment at ``folder`` with ``pins`` installed; one that was begun there is thrown away.
+
+    Raises:
+        EngineError: no Python fits, or pip fails.
+    """
+    python = find_python()
+    report(f"installing {pins[0].replace('==', ' ')} into {folder}, once: about 0.5 GB, some minutes")
+    report("DeepSparse's licence allows evaluation and non-commercial use only")
+    shutil.rmtree(folder, ignore_errors=True)
+    run_step([python, "-I", "-m", "venv", str(folder)], folder)
+    run_step([str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--quiet", *pins], folder)
+    (folder / MARKER).write_text(json.dumps(list(pins)))
+
+
+def run_step(command: list[str], folder: Path) -> None:
+    """Run one command of the installation.
+
+    Raises:
+        EngineError: it failed; the message carries its last line.
+    """
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+        what = "pip" if "pip" in command else "venv"
+        hint = "check the network and the free space, then run it again; only this engine needs this environment"
+        raise EngineError(f"{folder}: {what} failed: {last}", hint)
+
+
+def find_python() -> str:
+    """A Python from 3.8 to 3.11: ours if it fits, else the newest on the path that really starts.
+
+    Raises:
+        EngineError: there is none.
+    """
+    for candidate in (sys.executable, *PYTHONS):
+        found = shutil.which(candidate)
+        if found and (3, 8) <= version_of(found) <= (3, 11):
+            return found
+    ours = platform.python_version()
+    raise EngineError(
+        f"DeepSparse needs a Python from 3.8 to 3.11; this one is {ours} and the path has none",
+        "install Python 3.11 so that python3.11 is found on the path",
+    )
+
+
+def version_of(python: str) -> tuple[int, ...]:
+    """(major, minor) of a Python; (0, 0) if it does not start, as the stand-ins of a version manager may not."""
+    done = subprocess.run([python, "-I", "-c", TELL_VERSION], capture_output=True, text=True, check=False)
+    return tuple(int(part) for part in done.stdout.split()) if done.returncode == 0 else (0, 0)
+
+
+@contextlib.contextmanager
+def lock(folder: Path, report: Report) -> Iterator[None]:
+    """Only one process at a time makes the environment at ``folder``; others wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(f"waiting for another ovit-deploy that installs into {folder}")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def require_machine(system: str, machine: str, flags: frozenset[str]) -> None:
+    """Refuse a machine that DeepSparse has no binary for.
+
+    Raises:
+        EngineError: not Linux on x86-64, or a CPU without AVX2.
+    """
+    hint = "bench --engine onnxruntime runs everywhere"
+    if (system, machine) != ("Linux", "x86_64"):
+        raise EngineError(f"DeepSparse runs on Linux x86-64 only, this is {system} {machine}", hint)
+    if "avx2" not in flags:
+        raise EngineError("DeepSparse needs a CPU with AVX2, and this one has none", hint)
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Instruction sets of the CPU, as the kernel names them; empty where it does not tell."""
+    if not os.access(cpuinfo, os.R_OK):
+        return frozenset()
+    lines = cpuinfo.read_text().splitlines()
+    return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,149 @@
+"""The parent's handle of an engine in its own process: whatever goes wrong there becomes an EngineError here."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovit_deploy.engines.environments import Environment
+from ovit_deploy.errors import EngineError
+
+PACKAGE = Path(__file__).parents[1]
+# The package is made known by its folder alone: putting its parent on the path would show a foreign environment all
+# that is installed beside it, numpy 2 among others.
+BOOTSTRAP = """
+import sys, types
+sys.path[:] = [entry for entry in sys.path if entry]
+package = types.ModuleType("ovit_deploy")
+package.__path__ = [sys.argv[1]]
+sys.modules["ovit_deploy"] = package
+from ovit_deploy.engines.worker import main
+main()
+"""
+LAST_WORDS = 3
+DEATHS = {
+    "SIGKILL": "killed from outside, most often because memory ran out: try a smaller --batch-size",
+    "SIGILL": "the CPU lacks an instruction that this engine needs",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A cold start: seconds to import the runtime and build the model, ms of the first inference, what runs."""
+
+    load_s: float
+    first_ms: float
+    about: dict[str, Any]
+
+
+class EngineProcess:
+    """One engine with one model, in a child process that dies with this handle.
+
+    Every method raises EngineError when the child refuses, crashes, or does not answer in time; after a crash or a
+    timeout the child is gone.
+
+    Args:
+        engine: name of the engine.
+        environment: which Python runs it.
+        timeout_s: how long one step may take.
+    """
+
+    def __init__(self, engine: str, environment: Environment, *, timeout_s: float = 600.0) -> None:
+        self.engine, self.timeout_s, self.peak_mib = engine, timeout_s, 0.0
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
+        self._unread = b""
+        self._child = subprocess.Popen(
+            [*environment.command, "-c", BOOTSTRAP, str(PACKAGE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env={**os.environ, **environment.variables},
+            start_new_session=True,  # Ctrl-C reaches the parent only, which then ends its children
+        )
+
+    def __enter__(self) -> EngineProcess:
+        """The handle itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the child."""
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._child.pid
+
+    def load(self, model: Path, images: Path, *, batch_size: int, threads: int) -> Loaded:
+        """Build ``model`` (ONNX) and run it once on the first batch of ``images`` (npy)."""
+        paths = {"model": str(model), "images": str(images)}
+        request = {"do": "load", "engine": self.engine, **paths, "batch_size": batch_size, "threads": threads}
+        answer = self._call(request, f"loading {model.name}")
+        return Loaded(answer["load_s"], answer["first_ms"], answer["about"])
+
+    def run(self, count: int) -> list[float]:
+        """Latencies in ms of ``count`` runs."""
+        return self._call({"do": "run", "count": count}, f"running {count} times")["latencies_ms"]
+
+    def infer(self, images: Path, logits: Path) -> None:
+        """Write the logits of all ``images`` (npy) to ``logits`` (npy)."""
+        self._call({"do": "infer", "images": str(images), "logits": str(logits)}, "computing logits")
+
+    def close(self) -> None:
+        """End the child, whatever it is doing. Nothing happens if it has ended."""
+        self._child.kill()
+        self._child.wait()
+        for stream in (self._child.stdin, self._child.stdout, self._stderr):
+            try:
+                stream.close()  # type: ignore[union-attr]
+            except BrokenPipeError:
+                pass  # a request that the dead child never read
+
+    def _call(self, request: dict[str, Any], doing: str) -> dict[str, Any]:
+        assert self._child.stdin
+        try:
+            self._child.stdin.write(json.dumps(request).encode() + b"\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            raise self._death(doing) from None
+        answer = json.loads(self._read_line(doing))
+        if "error" in answer:
+            raise EngineError(f"{self.engine} failed {doing}: {answer['error']}", answer["hint"])
+        self.peak_mib = answer["peak_mib"]
+        return answer
+
+    def _read_line(self, doing: str) -> bytes:
+        assert self._child.stdout
+        deadline = time.monotonic() + self.timeout_s
+        while b"\n" not in self._unread:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._child.stdout], [], [], left)[0]:
+                self._child.kill()
+                raise EngineError(
+                    f"{self.engine} gave no answer within {self.timeout_s:.0f} s {doing}", "--timeout gives it longer"
+                )
+            read = os.read(self._child.stdout.fileno(), 65536)
+            if not read:
+                raise self._death(doing)
+            self._unread += read
+        line, self._unread = self._unread.split(b"\n", 1)
+        return line
+
+    def _death(self, doing: str) -> EngineError:
+        code = self._child.wait()
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        words = self._last_words()
+        return EngineError(f"{self.engine} died ({name}) {doing}{': ' if words else ''}{words}", DEATHS.get(name, ""))
+
+    def _last_words(self) -> str:
+        self._stderr.seek(0)
+        lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        return " | ".join(lines[-LAST_WORDS:])
