@@ -1,0 +1,1 @@
+"""The embedded model and images, and the script that made the images."""

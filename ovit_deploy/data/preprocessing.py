@@ -1,0 +1,74 @@
+"""What a model wants to see: size, crop and normalisation, as data; the transforms are timm's and torchvision's."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import timm.data
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from ovit_deploy.recipe.schema import Augmentation
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Input shape [C, H, W] in pixels, and how an image becomes it."""
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Preprocessing":
+        """What the model's own ``pretrained_cfg`` says (DeiT: 224 pixels, bicubic, crop 0.9)."""
+        config = timm.data.resolve_model_data_config(model)
+        return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+    def eval_transform(self) -> Callable[[Any], torch.Tensor]:
+        """PIL image -> normalised float tensor [C, H, W], without chance."""
+        return v2.Compose([_mode(self.input_size[0]), timm.data.create_transform(**self._arguments())])
+
+    def train_transform(self, augmentation: Augmentation) -> Callable[[Any], torch.Tensor]:
+        """PIL image -> normalised float tensor [C, H, W], augmented."""
+        if augmentation.crop_padding is not None:
+            return self._padded_crop(augmentation)
+        transform = timm.data.create_transform(
+            **self._arguments(),
+            is_training=True,
+            scale=augmentation.crop_scale,
+            hflip=augmentation.horizontal_flip,
+            color_jitter=0.0,
+            auto_augment=augmentation.rand_augment,
+            re_prob=augmentation.erasing,
+        )
+        return v2.Compose([_mode(self.input_size[0]), transform])
+
+    def _arguments(self) -> dict[str, Any]:
+        return self.as_dict()
+
+    def _padded_crop(self, augmentation: Augmentation) -> Callable[[Any], torch.Tensor]:
+        size = self.input_size[1:]
+        steps: list[nn.Module] = [
+            _mode(self.input_size[0]),
+            v2.Resize(size),
+            v2.RandomCrop(size, padding=augmentation.crop_padding),
+            v2.RandomHorizontalFlip(augmentation.horizontal_flip),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(self.mean, self.std),
+            v2.RandomErasing(augmentation.erasing),
+        ]
+        return v2.Compose(steps)
+
+
+def _mode(channels: int) -> nn.Module:
+    return v2.Grayscale(1) if channels == 1 else v2.RGB()

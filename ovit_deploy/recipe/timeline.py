@@ -1,0 +1,144 @@
+"""Recipe -> dated actions: *when* is pure data, computed before training and testable without a model."""
+
+from dataclasses import dataclass, field
+
+from ovit_deploy.recipe.schedule import interpolate, learning_rate, update_epochs
+from ovit_deploy.recipe.schema import (
+    ConstantPruningModifier,
+    DistillationModifier,
+    EpochRangeModifier,
+    LearningRateFunctionModifier,
+    Modifier,
+    PruningModifier,
+    Recipe,
+    SetLearningRateModifier,
+    SetWeightDecayModifier,
+)
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Bring the modifier's targets to ``sparsity``."""
+
+    modifier: PruningModifier
+    sparsity: float
+    place: str
+
+
+@dataclass(frozen=True)
+class HoldZeros:
+    """Keep the zeros that the modifier's targets have now."""
+
+    modifier: ConstantPruningModifier
+    place: str
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    """Decay by ``value`` from here on."""
+
+    value: float
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Learn from the dense model from here on; with no modifier, stop doing so."""
+
+    modifier: DistillationModifier | None
+
+
+Action = Prune | HoldZeros | WeightDecay | Distill
+
+
+@dataclass(frozen=True)
+class Dated:
+    """An action and the epoch at whose first step it happens, before that step's forward pass."""
+
+    epoch: float
+    action: Action = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All actions of a recipe in order, and its learning rate as a function of the epoch."""
+
+    num_epochs: float
+    dated: tuple[Dated, ...]
+    rates: tuple[SetLearningRateModifier | LearningRateFunctionModifier, ...]
+    default_rate: float
+
+    def learning_rate(self, epoch: float, step: float) -> float:
+        """The rate of the step that starts at ``epoch`` and lasts ``step`` epochs.
+
+        The modifier that started last decides; past the end of a function its last value stays.
+        """
+        begun = [rate for rate in self.rates if rate.start <= epoch + 1e-9]
+        if not begun:
+            return self.default_rate
+        rate = begun[-1]
+        if isinstance(rate, SetLearningRateModifier):
+            return rate.learning_rate
+        inside = min(epoch, rate.end_epoch - step)
+        return learning_rate(
+            inside - rate.start,
+            initial=rate.init_lr,
+            final=rate.final_lr,
+            shape=rate.lr_func,
+            length=rate.end_epoch - rate.start - step,
+            cycle=rate.cycle_epochs,
+            step=step,
+        )
+
+    def due(self, epoch: float, step: float) -> list[Action]:
+        """The actions of the step that starts at ``epoch`` and lasts ``step`` epochs."""
+        return [item.action for item in self.dated if epoch - step / 2 <= item.epoch < epoch + step / 2]
+
+    @property
+    def final_sparsity(self) -> float | None:
+        """What the last pruning asks for."""
+        asked = [item.action.sparsity for item in self.dated if isinstance(item.action, Prune)]
+        return asked[-1] if asked else None
+
+
+def timeline(recipe: Recipe) -> Timeline:
+    """The dated actions of ``recipe``.
+
+    Training lasts to the largest end of an `EpochRangeModifier`, else to the last modifier's end. At one epoch,
+    settings come before pruning, and among equals the file's order holds.
+    """
+    pairs = list(zip(recipe.modifiers, recipe.places, strict=True))
+    dated = [item for modifier, place in pairs for item in _dated(modifier, place)]
+    ranges = [m.end_epoch for m in recipe.modifiers if isinstance(m, EpochRangeModifier)]
+    num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
+    rates = [m for m in recipe.modifiers if isinstance(m, SetLearningRateModifier | LearningRateFunctionModifier)]
+    return Timeline(
+        num_epochs=num_epochs,
+        dated=tuple(sorted(dated, key=lambda item: (item.epoch, isinstance(item.action, Prune)))),
+        rates=tuple(sorted(rates, key=lambda rate: rate.start)),
+        default_rate=recipe.training.learning_rate,
+    )
+
+
+def _dated(modifier: Modifier, place: str) -> list[Dated]:
+    match modifier:
+        case PruningModifier():
+            return [Dated(epoch, Prune(modifier, sparsity, place)) for epoch, sparsity in _prunings(modifier)]
+        case ConstantPruningModifier():
+            return [Dated(modifier.start, HoldZeros(modifier, place))]
+        case SetWeightDecayModifier():
+            return [Dated(modifier.start, WeightDecay(modifier.weight_decay))]
+        case DistillationModifier():
+            stop = [Dated(modifier.end_epoch, Distill(None))] if modifier.end_epoch >= 0 else []
+            return [Dated(modifier.start, Distill(modifier)), *stop]
+    return []
+
+
+def _prunings(modifier: PruningModifier) -> list[tuple[float, float]]:
+    start, end = modifier.start_epoch, modifier.end_epoch
+    if end <= start:
+        return [(start, modifier.final_sparsity)]
+    grow = (modifier.init_sparsity, modifier.final_sparsity, modifier.inter_func)
+    return [
+        (epoch, interpolate((epoch - start) / (end - start), *grow))
+        for epoch in update_epochs(start, end, modifier.update_frequency)
+    ]
