@@ -1,0 +1,36 @@
+"""Shape arithmetic -> constants."""
+
+import onnx_ir as ir
+from onnx_ir.passes import Sequential
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    LiftConstantsToInitializersPass,
+    NameFixPass,
+    RemoveUnusedNodesPass,
+)
+from onnxscript.optimizer import fold_constants as fold
+from onnxscript.rewriter import rewrite
+
+
+def fold_constants(model: ir.Model) -> ir.Model:
+    """The graph without arithmetic on known shapes, without copies, without nodes that nobody reads.
+
+    onnxscript folds and simplifies (a Reshape whose shape holds one unknown gets -1 there), then all constants
+    become initializers. Equal initializers stay apart: merged, a pruned layer would lose its name.
+
+    Requires:
+        weights are stored as MatMul reads them (``fold_weights`` before): small ones would lose their names.
+    Ensures:
+        no Constant and no Identity.
+    """
+    fold(model, onnx_shape_inference=True)
+    model = rewrite(model)
+    fold(model, onnx_shape_inference=True)
+    tidy = Sequential(
+        RemoveUnusedNodesPass(),
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        CommonSubexpressionEliminationPass(),
+        RemoveUnusedNodesPass(),
+        NameFixPass(),
+    )
+    return tidy(model).model
