@@ -29,7 +29,18 @@ from ovit_deploy.errors import DataError
 
 EMBEDDED = PACKAGE / "assets" / "fashion_mnist_12k.npz"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-FASHION_MNIST_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,12 @@ class ImageData:
     train: Dataset[Any]
     test: Dataset[Any]
     classes: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, else 3."""
+        image, _ = self.train[0]
+        return 1 if image.mode == "L" else 3
 
 
 class ArrayImages(Dataset[Any]):
@@ -72,7 +89,9 @@ class EncodedImages(Dataset[Any]):
         try:
             return Image.open(io.BytesIO(encoded)).convert("RGB"), self.labels[index]
         except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"image {index} cannot be decoded: {error}", "the file is damaged: make it again") from error
+            raise DataError(
+                f"image {index} cannot be decoded: {error}", "the file is damaged: make it again"
+            ) from error
 
 
 class FolderImages(ImageFolder):
@@ -131,7 +150,12 @@ def read_idx(path: Path) -> np.ndarray:
 def _fashion_mnist() -> ImageData:
     if DEBIAN_FASHION_MNIST.is_dir():
         train, test = (
-            ArrayImages(*(read_idx(DEBIAN_FASHION_MNIST / f"{split}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")))
+            ArrayImages(
+                *(
+                    read_idx(DEBIAN_FASHION_MNIST / f"{split}-{kind}-ubyte.gz")
+                    for kind in ("images-idx3", "labels-idx1")
+                )
+            )
             for split in ("train", "t10k")
         )
         return ImageData("fashion-mnist", train, test, FASHION_MNIST_CLASSES)
@@ -161,14 +185,18 @@ def _npz(path: Path) -> ImageData:
 def _folder(path: Path) -> ImageData:
     test = next((path / name for name in ("val", "test", "validation") if (path / name).is_dir()), None)
     if test is None or not (path / "train").is_dir():
-        raise DataError(f"{path}: no train/ with val/ or test/ in it", "put images into train/<class>/ and val/<class>/")
+        raise DataError(
+            f"{path}: no train/ with val/ or test/ in it", "put images into train/<class>/ and val/<class>/"
+        )
     try:
         splits = FolderImages(str(path / "train")), FolderImages(str(test))
     except FileNotFoundError as error:
         raise DataError(f"{path}: {error}", "put images into train/<class>/ and val/<class>/") from error
     if splits[0].classes != splits[1].classes:
         different = sorted(set(splits[0].classes) ^ set(splits[1].classes))
-        raise DataError(f"{path}: train and {test.name} differ in classes {', '.join(different[:5])}", "give both the same")
+        raise DataError(
+            f"{path}: train and {test.name} differ in classes {', '.join(different[:5])}", "give both the same"
+        )
     return ImageData(path.name, *splits, tuple(splits[0].classes))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe import expressions, yaml
-from ovit_deploy.recipe.schema import MODIFIERS, Modifier, ModelSection, Recipe, Training
+from ovit_deploy.recipe.schema import MODIFIERS, ModelSection, Modifier, Recipe, Training
 from ovit_deploy.recipe.yaml import Document, Problem, Tagged
 
 _SECTIONS: dict[str, type[BaseModel]] = {"model": ModelSection, "training": Training}

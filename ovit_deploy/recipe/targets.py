@@ -4,6 +4,9 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
+from ovit_deploy.errors import RecipeError
+from ovit_deploy.recipe.schema import ConstantPruningModifier, PruningModifier, Recipe
+
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -56,3 +59,23 @@ def _match_pattern(pattern: str, shapes: Shapes) -> list[str]:
 def _example(shapes: Shapes) -> str:
     names = prunable(shapes) or list(shapes)
     return ", ".join(names[1:4] or names) or "none"
+
+
+def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
+    """Parameter names by the place of the modifier that targets them.
+
+    Raises:
+        RecipeError: every selector that matches nothing, each with file:line:column.
+    """
+    found: dict[str, list[str]] = {}
+    problems = []
+    for modifier, place in zip(recipe.modifiers, recipe.places, strict=True):
+        if not isinstance(modifier, PruningModifier | ConstantPruningModifier):
+            continue
+        try:
+            found[place] = match(modifier.params, shapes)
+        except SelectorError as error:
+            problems.append(f"{place}: {type(modifier).__name__}.params: {error}")
+    if problems:
+        raise RecipeError("\n".join(problems), "name parameters of this model; --dry-run lists what matched")
+    return found

@@ -1,0 +1,178 @@
+"""What the verbs ``train`` and ``prune`` share: reading the recipe, watching the run, telling how it ended."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovit_deploy import catalog, models
+from ovit_deploy.cli import render
+from ovit_deploy.errors import OvitError
+from ovit_deploy.models import Choice
+from ovit_deploy.recipe import Recipe, load_recipe, timeline
+from ovit_deploy.recipe.schema import LearningRateFunctionModifier
+from ovit_deploy.recipe.targets import prunable, resolve
+from ovit_deploy.recipe.timeline import Dated, Distill, HoldZeros, Prune, WeightDecay
+
+if TYPE_CHECKING:
+    from ovit_deploy.finetune.run import Finished, Watchers
+
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
+    """The recipe called ``name``, with ``key=value`` arguments for its variables."""
+    overrides = dict(_pair(argument) for argument in arguments)
+    return load_recipe(catalog.find("recipes", name), overrides)
+
+
+def _pair(argument: str) -> tuple[str, str]:
+    key, equals, value = argument.partition("=")
+    if not equals:
+        raise OvitError(f"--recipe-arg {argument}: not KEY=VALUE", "for example --recipe-arg num_epochs=10")
+    return key.strip(), value.strip()
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """Bytes in ``6GB``, ``800MiB`` or ``123``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
+    if found is None:
+        raise OvitError(f"--memory-budget {text}: not a size", "for example 6GB or 800MiB")
+    return int(float(found[1]) * _UNITS[found[2] or ""])
+
+
+def show_plan(recipe: Recipe, choice: Choice) -> None:
+    """The dated timeline and the matched layers; nothing is trained."""
+    shapes = models.shapes(choice)
+    targets = resolve(recipe, shapes)
+    plan = timeline(recipe)
+    rows = [(f"{item.epoch:g}", *_describe(item, targets)) for item in plan.dated]
+    rows += [
+        (
+            f"{rate.start:g}",
+            "learning rate",
+            f"{rate.lr_func} {rate.init_lr:g} to {rate.final_lr:g} until {rate.end_epoch:g}",
+        )
+        if isinstance(rate, LearningRateFunctionModifier)
+        else (f"{rate.start:g}", "learning rate", f"{rate.learning_rate:g}")
+        for rate in plan.rates
+    ]
+    rows.sort(key=lambda row: float(row[0]))
+    rows.append((f"{plan.num_epochs:g}", "end", ""))
+    render.table(f"{recipe.name}: timeline", ("epoch", "action", "what"), rows)
+    matched = sorted({name for names in targets.values() for name in names}, key=list(shapes).index)
+    sizes = {name: _size(shapes[name]) for name in shapes}
+    if matched:
+        render.table(
+            f"{choice.spec.name}: matched layers",
+            ("tensor", "shape", "weights"),
+            [(name, "x".join(map(str, shapes[name])), f"{sizes[name]:,}") for name in matched],
+        )
+    total, chosen = sum(sizes.values()), sum(sizes[name] for name in matched)
+    render.line(
+        f"{chosen:,} of {total:,} weights are targets; {len(prunable(shapes)) - len(matched)} other matrices stay dense"
+    )
+
+
+def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
+    match item.action:
+        case Prune(modifier=modifier, sparsity=sparsity, place=place):
+            kind = type(modifier).__name__.removesuffix("Modifier")
+            return "prune", f"{kind} to {sparsity:.2%} of {len(targets[place])} tensors"
+        case HoldZeros(place=place):
+            return "hold zeros", f"of {len(targets[place])} tensors"
+        case WeightDecay(value=value):
+            return "weight decay", f"{value:g}"
+        case Distill(modifier=None):
+            return "distillation", "ends"
+        case Distill(modifier=modifier):
+            return "distillation", f"hardness {modifier.hardness:g}, temperature {modifier.temperature:g}"
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+@contextmanager
+def watching() -> Iterator["Watchers"]:
+    """Watchers that draw a progress bar, or write a line an epoch where stderr is no terminal."""
+    from ovit_deploy.finetune.run import Watchers
+
+    with render.progress() as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def step(done: Any) -> None:
+            text = (
+                f"epoch {done.epoch:.2f}  loss {done.loss:.3f}  train top-1 {done.train_top1:.1%}  "
+                f"sparsity {done.sparsity:.1%}"
+            )
+            bar.update(task, description=text, completed=done.step, total=done.num_steps, visible=True)
+            if not render.err.is_terminal and abs(done.epoch - round(done.epoch)) < 1e-9:
+                render.note(text)
+
+        yield Watchers(step=step, report=render.note)
+
+
+def show_summary(finished: "Finished") -> None:
+    """Accuracies with their intervals, sparsities, predicted and measured loss, time."""
+    facts = finished.facts
+    rows = [(label, *_accuracy(facts[key])) for label, key in (("dense", "dense"), ("final", "final")) if facts[key]]
+    render.table(
+        f"{facts['model']['name']} on {facts['data']}", ("model", "top-1", "95 % interval", "test images"), rows
+    )
+    if facts["dense"]:
+        change = facts["final"]["top1"] / facts["dense"]["top1"] - 1
+        render.line(f"relative change of top-1: {change:+.2%}")
+    if facts["prunings"]:
+        render.table(
+            "prunings",
+            ("method", "epoch", "sparsity", "predicted loss", "measured loss", "seconds"),
+            [_pruning(line) for line in facts["prunings"]],
+        )
+        sparsity = facts["sparsity"]
+        render.line(f"sparsity: {sparsity['prunable']:.2%} of prunable weights, {sparsity['all']:.2%} of all")
+    render.line(f"time: {facts['seconds']:.0f} s    run: {finished.folder}")
+
+
+def _accuracy(facts: dict[str, Any]) -> tuple[str, str, str]:
+    low, high = facts["interval95"]
+    return f"{facts['top1']:.2%}", f"{low:.2%} to {high:.2%}", f"{facts['images']:,}"
+
+
+def _pruning(line: dict[str, Any]) -> tuple[str, ...]:
+    losses = (line["predicted_loss_increase"], line["measured_loss_increase"])
+    return (
+        line["method"],
+        f"{line['epoch']:g}",
+        f"{line['sparsity']:.2%}",
+        *("-" if loss is None else f"{loss:+.4f}" for loss in losses),
+        f"{line['seconds']:.1f}",
+    )
+
+
+def existing(path: Path | None) -> Path | None:
+    """``path`` with the user's home expanded."""
+    return path.expanduser() if path is not None else None
+
+
+def carry_out(
+    recipe: Recipe, choice: Choice, data: str | None, *, name: str | None, memory_budget: int | None, json: bool
+) -> "Finished":
+    """Run the recipe under watch and tell how it ended."""
+    from ovit_deploy.data import load_data
+    from ovit_deploy.finetune.run import run
+
+    images = load_data(data)
+    with watching() as watchers:
+        finished = run(recipe, choice, images, name=name, memory_budget=memory_budget, watchers=watchers)
+    if json:
+        render.as_json({"run": str(finished.folder), **finished.facts})
+    else:
+        show_summary(finished)
+    return finished

@@ -1,0 +1,124 @@
+"""What the dated actions of a recipe do to a model: each a short function of the state of training."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ovit_deploy.errors import PruningError
+from ovit_deploy.finetune import masks
+from ovit_deploy.finetune.evaluate import evaluate
+from ovit_deploy.pruning import Calibration, GlobalMagnitude, OViT, Pruned, UniformMagnitude, apply
+from ovit_deploy.recipe.schema import (
+    DistillationModifier,
+    GlobalMagnitudePruningModifier,
+    GMPruningModifier,
+    Modifier,
+    OViTPruningModifier,
+    PruningModifier,
+)
+from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, WeightDecay
+
+
+class Method(Protocol):
+    """A pruning method: see `ovit_deploy.pruning`."""
+
+    def prune(
+        self, model: nn.Module, masks: masks.Masks, *, sparsity: float, calibration: Calibration | None
+    ) -> Pruned:
+        """Masks and weights at ``sparsity``."""
+        ...
+
+
+@dataclass
+class State:
+    """Training as it stands: what the loop steps and the actions change."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    targets: dict[str, list[str]]  # parameter names by the place of their modifier
+    calibration: Callable[[int], Calibration]
+    memory_budget: int | None
+    report: Callable[[str], None]
+    masks: masks.Masks = field(default_factory=dict)
+    distillation: DistillationModifier | None = None
+    prunings: list[dict[str, Any]] = field(default_factory=list)
+
+
+def carry_out(action: Action, state: State, epoch: float) -> None:
+    """Do what ``action`` says."""
+    match action:
+        case Prune():
+            _prune(action, state, epoch)
+        case HoldZeros():
+            held = masks.of_zeros(state.model, state.targets[action.place])
+            state.masks.update({name: mask & state.masks.get(name, mask) for name, mask in held.items()})
+        case WeightDecay():
+            for group in state.optimizer.param_groups:
+                group["weight_decay"] = action.value if group["weight_decay"] > 0 else 0.0
+        case Distill():
+            state.distillation = action.modifier
+
+
+def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
+    """The pruning method that a modifier stands for."""
+    match modifier:
+        case OViTPruningModifier():
+            return OViT(
+                block_size=modifier.fisher_block_size,
+                num_grads=modifier.num_grads,
+                damping=modifier.damp,
+                allocation=modifier.allocation,
+                num_recomputations=modifier.num_recomputations,
+                memory_budget=memory_budget,
+            )
+        case GlobalMagnitudePruningModifier():
+            return GlobalMagnitude()
+        case GMPruningModifier():
+            return GlobalMagnitude() if modifier.global_sparsity else UniformMagnitude()
+    raise AssertionError(f"no method for {type(modifier).__name__}")
+
+
+def _prune(action: Prune, state: State, epoch: float) -> None:
+    modifier, names = action.modifier, state.targets[action.place]
+    present = {name: state.masks.get(name, mask) for name, mask in masks.full(state.model, names).items()}
+    calibration = state.calibration(getattr(modifier, "num_grads", 0)) if modifier.gradients else None
+    state.report(f"epoch {epoch:g}: {name_of(modifier)} to {action.sparsity:.2%} of {len(names)} tensors")
+    started = time.perf_counter()
+    loss_before = _calibration_loss(state.model, calibration)
+    pruned = method_of(modifier, state.memory_budget).prune(
+        state.model, present, sparsity=action.sparsity, calibration=calibration
+    )
+    apply(state.model, pruned)
+    state.masks.update(pruned.masks)
+    loss_after = _calibration_loss(state.model, calibration)
+    state.prunings.append(
+        {
+            "event": "prune",
+            "epoch": epoch,
+            "method": name_of(modifier),
+            "sparsity": masks.sparsity(pruned.masks),
+            "predicted_loss_increase": pruned.predicted_loss,
+            "measured_loss_increase": None if loss_before is None else _difference(loss_after, loss_before),
+            "seconds": time.perf_counter() - started,
+            "details": pruned.details,
+        }
+    )
+
+
+def name_of(modifier: Modifier) -> str:
+    """A modifier's name without its ending, as users say it."""
+    return type(modifier).__name__.removesuffix("Modifier").removesuffix("Pruning")
+
+
+def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:
+    return None if calibration is None else evaluate(model, calibration.batches()).loss
+
+
+def _difference(after: float | None, before: float) -> float:
+    if after is None or after != after:
+        raise PruningError("the loss is not a number after pruning", "raise damp, or prune in smaller steps")
+    return after - before

@@ -1,0 +1,45 @@
+"""Masks: which weights are kept. Pruned weights stay exactly zero through every optimizer step."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Masks = dict[str, Tensor]
+
+
+def full(model: nn.Module, names: list[str]) -> Masks:
+    """Masks that keep everything, for the named parameters."""
+    return {name: torch.ones_like(model.get_parameter(name), dtype=torch.bool) for name in names}
+
+
+def of_zeros(model: nn.Module, names: list[str]) -> Masks:
+    """Masks that keep what is not zero now."""
+    return {name: model.get_parameter(name).detach() != 0 for name in names}
+
+
+def sparsity(masks: Mapping[str, Tensor]) -> float:
+    """The fraction of zeros over all masked weights."""
+    total = sum(mask.numel() for mask in masks.values())
+    return 1 - sum(int(mask.sum()) for mask in masks.values()) / total if total else 0.0
+
+
+class MaskedOptimizer:
+    """Hooks on an optimizer: gradients of pruned weights are zeroed before a step, the weights after it.
+
+    Zeroed gradients let the moments of pruned weights die out; zeroed weights undo what momentum still moves.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> None:
+        self.model = model
+        self.masks = masks
+        optimizer.register_step_pre_hook(lambda *_: self._multiply(gradients=True))
+        optimizer.register_step_post_hook(lambda *_: self._multiply(gradients=False))
+
+    @torch.no_grad()
+    def _multiply(self, *, gradients: bool) -> None:
+        for name, mask in self.masks.items():
+            parameter = self.model.get_parameter(name)
+            tensor = parameter.grad if gradients else parameter
+            if tensor is not None:
+                tensor.mul_(mask)

@@ -1,0 +1,165 @@
+"""The stage behind ``prune`` and ``train``: a recipe carried out on a model and images, into a run folder."""
+
+import copy
+import json
+import platform
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import nn
+
+from ovit_deploy import checkpoint, models
+from ovit_deploy.checkpoint import RUNS, ModelSpec
+from ovit_deploy.data import ImageData, Preprocessing, calibration_batches, eval_loader, train_loader
+from ovit_deploy.finetune import loop, masks
+from ovit_deploy.finetune.actions import State
+from ovit_deploy.finetune.evaluate import Evaluation, evaluate
+from ovit_deploy.models import Choice
+from ovit_deploy.pruning import Calibration
+from ovit_deploy.recipe import Recipe, Timeline, timeline
+from ovit_deploy.recipe.targets import resolve
+from ovit_deploy.recipe.timeline import Distill
+
+_PACKAGES = ("ovit-deploy", "torch", "torchvision", "timm", "numpy", "numba", "safetensors")
+
+
+@dataclass(frozen=True)
+class Watchers:
+    """Who is told what while a run goes on: each step, and each remark."""
+
+    step: Callable[[loop.Progress], None] = lambda _: None
+    report: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is complete: its folder and the facts of its run.json."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+def run(
+    recipe: Recipe,
+    choice: Choice,
+    data: ImageData,
+    *,
+    name: str | None = None,
+    runs: Path = RUNS,
+    memory_budget: int | None = None,
+    watchers: Watchers | None = None,
+) -> Finished:
+    """Carry out ``recipe`` and leave the result in ``runs/<name>``.
+
+    Args:
+        recipe: what to do when.
+        choice: the model and where its weights come from; with weights it is measured before training, too.
+        data: images to train and to test on. The test images are looked at only before and after.
+        name: of the run; by default the recipe's name and the time.
+        runs: the folder of all runs.
+        memory_budget: bytes that pruning may use, by default half of what is free.
+        watchers: who is told how it goes.
+
+    Raises:
+        OvitError: nothing is left behind then.
+    """
+    watchers = watchers or Watchers()
+    started = time.perf_counter()
+    seed_everything(recipe.training.seed)
+    choice = models.completed(choice, classes=data.classes, channels=data.channels)
+    model = models.build(choice)
+    plan = timeline(recipe)
+    targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()})
+    preprocessing = Preprocessing.of(model)
+    loader = train_loader(data.train, preprocessing, recipe.training)
+    test = eval_loader(data.test, preprocessing)
+    name = name or f"{recipe.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    with checkpoint.new_run(name, runs) as folder:
+        watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
+        dense = evaluate(model, test) if choice.weights or choice.pretrained else None
+        state = State(
+            model=model,
+            optimizer=loop.optimizer_for(model, recipe.training),
+            targets=targets,
+            calibration=lambda n: _calibration(data, preprocessing, n, recipe.training.seed),
+            memory_budget=memory_budget,
+            report=watchers.report,
+        )
+        with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
+            loop.train(
+                state,
+                loader,
+                plan,
+                recipe.training,
+                teacher=_teacher(model, plan),
+                watch=watchers.step,
+                record=lambda line: print(json.dumps(line), file=metrics),
+            )
+        facts = _facts(recipe, choice, data, dense, evaluate(model, test), state)
+        facts |= {"seconds": time.perf_counter() - started, "preprocessing": preprocessing.as_dict()}
+        _save(folder, state, choice.spec, recipe, facts)
+    return Finished(runs / name, facts)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, numpy and Python, which timm's augmentations draw from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what timm draws from
+    random.seed(seed)
+
+
+def _calibration(data: ImageData, preprocessing: Preprocessing, num_images: int, seed: int) -> Calibration:
+    return Calibration(calibration_batches(data.train, preprocessing, num_images, seed=seed), num_images)
+
+
+def _teacher(model: nn.Module, plan: Timeline) -> nn.Module | None:
+    """The model as it is now, frozen, if the recipe ever distils."""
+    if not any(isinstance(item.action, Distill) for item in plan.dated):
+        return None
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _facts(
+    recipe: Recipe, choice: Choice, data: ImageData, dense: Evaluation | None, final: Evaluation, state: State
+) -> dict[str, Any]:
+    total = sum(p.numel() for p in state.model.parameters())
+    zeros = sum(int((p == 0).sum()) for p in state.model.parameters())
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": recipe.name,
+        "model": {"name": choice.spec.name, "kwargs": choice.spec.kwargs, "parameters": total},
+        "weights": str(choice.weights) if choice.weights else ("timm hub" if choice.pretrained else "chance"),
+        "data": data.name,
+        "classes": data.classes,
+        "seed": recipe.training.seed,
+        "dense": _evaluation(dense),
+        "final": _evaluation(final),
+        "sparsity": {
+            "prunable": masks.sparsity(state.masks),
+            "all": zeros / total,
+            "layers": {name: masks.sparsity({name: mask}) for name, mask in state.masks.items()},
+        },
+        "prunings": state.prunings,
+        "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
+    }
+
+
+def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    return None if evaluation is None else evaluation.accuracy.as_dict() | {"loss": evaluation.loss}
+
+
+def _save(folder: Path, state: State, spec: ModelSpec, recipe: Recipe, facts: dict[str, Any]) -> None:
+    checkpoint.save_tensors(folder / "model.safetensors", state.model.state_dict(), spec)
+    checkpoint.save_tensors(folder / "masks.safetensors", {n: m.to(torch.uint8) for n, m in state.masks.items()})
+    checkpoint.write(folder / "recipe.yaml", recipe.text)
+    checkpoint.write(folder / "run.json", json.dumps(facts, indent=2))

@@ -1,0 +1,158 @@
+"""Models: timm's, built from a `ModelSpec`, with weights from a safetensors file, the hub, or chance.
+
+`choose` decides, without importing torch, which spec and file a command line means; `build` makes the network.
+"""
+
+import difflib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovit_deploy.catalog import PACKAGE
+from ovit_deploy.checkpoint import Header, ModelSpec, load_tensors, read_header
+from ovit_deploy.errors import ModelError
+from ovit_deploy.recipe.schema import ModelSection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EMBEDDED = PACKAGE / "assets" / "vit_fashion_mnist.safetensors"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a command line means: a model, and where its weights come from (a file, the hub, or chance)."""
+
+    spec: ModelSpec
+    weights: Path | None = None
+    pretrained: bool = False
+
+
+def choose(
+    name: str | None, *, checkpoint: Path | None, pretrained: bool, section: ModelSection | None = None
+) -> Choice:
+    """The model of a command line: ``--model``, ``--checkpoint``, ``--pretrained``, the recipe's, else the embedded.
+
+    A checkpoint that we wrote says itself which model it holds; any other needs ``--model``.
+
+    Raises:
+        ModelError: the three do not go together, or the checkpoint cannot be read.
+    """
+    if checkpoint is not None:
+        if pretrained:
+            raise ModelError("--checkpoint and --pretrained: two sources of weights", "give one of them")
+        return _from_checkpoint(checkpoint, name, section)
+    if name is not None:
+        return Choice(ModelSpec(name), pretrained=pretrained)
+    if pretrained:
+        raise ModelError("--pretrained needs a model", "add --model, a timm name such as deit_tiny_patch16_224")
+    if section is not None:
+        return Choice(_section_spec(section))
+    return _from_checkpoint(EMBEDDED, None, None)
+
+
+def _from_checkpoint(path: Path, name: str | None, section: ModelSection | None) -> Choice:
+    spec = read_header(path).spec
+    if name is not None and (spec is None or spec.name != name):
+        spec = ModelSpec(name)
+    elif spec is None and section is not None:
+        spec = _section_spec(section)
+    if spec is None:
+        raise ModelError(f"{path}: does not say which model it holds", "add --model, a timm name")
+    return Choice(spec, weights=path)
+
+
+def _section_spec(section: ModelSection) -> ModelSpec:
+    return ModelSpec(section.name, dict(section.kwargs), section.mean, section.std)
+
+
+def shapes(choice: Choice) -> dict[str, tuple[int, ...]]:
+    """Parameter shapes by name; from the weights' file where there is one, else from timm on the meta device."""
+    if choice.weights is not None:
+        header: Header = read_header(choice.weights)
+        if header.spec is not None:
+            return header.shapes
+    import torch
+
+    with torch.device("meta"):
+        model = _create(choice.spec, pretrained=False)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def completed(choice: Choice, *, classes: tuple[str, ...], channels: int) -> Choice:
+    """``choice`` with what only the data know: class names and, for a model that starts from chance, its ends."""
+    kwargs = choice.spec.kwargs
+    if choice.weights is None and not choice.pretrained:
+        kwargs = {"num_classes": len(classes), "in_chans": channels} | kwargs
+    return replace(choice, spec=replace(choice.spec, kwargs=kwargs, classes=classes))
+
+
+def build(choice: Choice) -> "nn.Module":
+    """The model, on the CPU, in eval mode.
+
+    Raises:
+        ModelError: unknown name, unreachable hub, or weights of another model or class count.
+    """
+    spec = choice.spec
+    model = _create(spec, pretrained=choice.pretrained)
+    if choice.weights is not None:
+        _load(model, choice.weights, spec)
+    if spec.classes and model.num_classes != len(spec.classes):
+        raise ModelError(
+            f"{spec.name} tells {model.num_classes} classes apart, the data have {len(spec.classes)}",
+            "give --data with the model's classes, or a checkpoint trained on these data",
+        )
+    return model.eval()
+
+
+def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
+    import timm
+
+    if not timm.is_model(spec.name):
+        near = difflib.get_close_matches(spec.name, timm.list_models(), n=3) or ["deit_tiny_patch16_224"]
+        raise ModelError(f"{spec.name}: timm knows no such model", f"did you mean {', '.join(near)}?")
+    overlay = _preprocessing(spec)
+    try:
+        return timm.create_model(spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **spec.kwargs)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        if pretrained:
+            raise _unreachable(spec, error) from error
+        raise ModelError(f"{spec.name}: cannot be built: {_line(error)}", "check model.kwargs in the recipe") from error
+    except Exception as error:  # the hub's client raises its own and its transport's errors
+        raise _unreachable(spec, error) from error
+
+
+def _unreachable(spec: ModelSpec, error: Exception) -> ModelError:
+    return ModelError(
+        f"{spec.name}: pretrained weights cannot be fetched: {_line(error)}",
+        "check the network, or give the weights with --checkpoint file.safetensors",
+    )
+
+
+def _preprocessing(spec: ModelSpec) -> dict[str, object]:
+    """What differs from timm's preprocessing for that name: size, channels, mean and std."""
+    import timm
+
+    config = timm.get_pretrained_cfg(spec.name)
+    channels, *pixels = config.input_size if config is not None else (3, 224, 224)
+    channels, size = spec.kwargs.get("in_chans", channels), spec.kwargs.get("img_size", tuple(pixels))
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    mean, std = (spec.mean, spec.std) if spec.mean and spec.std else (config.mean, config.std)
+    if len(mean) != channels:
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    overlay: dict[str, object] = {"input_size": (channels, *size), "mean": tuple(mean), "std": tuple(std)}
+    return overlay if size == tuple(pixels) else overlay | {"crop_pct": 1.0}
+
+
+def _load(model: "nn.Module", path: Path, spec: ModelSpec) -> None:
+    try:
+        model.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path}: not the weights of {spec.name}: {_line(error, 1)}", "check --model and --checkpoint"
+        ) from error
+
+
+def _line(error: BaseException, number: int = 0) -> str:
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()] or [type(error).__name__]
+    return lines[min(number, len(lines) - 1)]
