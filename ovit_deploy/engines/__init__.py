@@ -7,9 +7,9 @@
     worker.py        the child process: JSON lines in and out
     process.py       the parent's handle of it: a crash, a hang or a refusal becomes an EngineError
 
-The files that the child imports (base, the runtimes, worker) keep to the standard library, numpy and syntax of
-Python 3.8, because the child may live in a foreign environment. To add an engine: one file with a class ``Engine``,
-and its traits below.
+The files that the child imports (base, the runtimes, worker) keep to the standard library, numpy and syntax
+of Python 3.8, because the child may live in a foreign environment. To add an engine: one file with a class
+``Engine``, and its traits below.
 """
 
 from __future__ import annotations

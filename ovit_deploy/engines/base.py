@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Protocol, Tuple  # noqa: UP035  the child may be Python 3.8
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
     def run(self, images: np.ndarray) -> np.ndarray:
         """The logits [batch, classes] of ``images`` [batch, C, H, W]."""
 
-    def describe(self) -> Dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Version, instruction sets and whatever else tells what ran; call it after load()."""
 
 
@@ -38,5 +38,5 @@ class Traits:
 
     max_ir: int | None = None
     max_opset: int | None = None
-    pins: Tuple[str, ...] = ()  # noqa: UP006
-    variables: Dict[str, str] = field(default_factory=dict)  # noqa: UP006
+    pins: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)

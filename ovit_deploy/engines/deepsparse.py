@@ -1,13 +1,13 @@
 """DeepSparse 1.8.0: kernels for unstructured sparsity on x86-64 CPUs.
 
 Its last engine release. The binary misreads the arrays of numpy 2 and then returns garbage without a word, so
-load() refuses to go on with one. It bundles ONNX Runtime 1.15 (IR version 9, opset 19) and may abort the whole
-process on a graph it dislikes. Building an engine takes 10 to 45 s for a ViT-Small.
+load() refuses to go on with one. It bundles ONNX Runtime 1.15 (IR version 9, opset 19) and may abort the
+whole process on a graph it dislikes. Building an engine takes 10 to 45 s for a ViT-Small.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict  # noqa: UP035  the child may be Python 3.8
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Engine:
         """The first output of the graph."""
         return self.engine.run([images])[0]
 
-    def describe(self) -> Dict[str, Any]:  # noqa: UP006
+    def describe(self) -> dict[str, Any]:
         """Version, instruction sets, and how much of the graph its fast runtime takes."""
         return {
             "version": self.version,

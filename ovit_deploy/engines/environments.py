@@ -1,7 +1,7 @@
 """Which Python runs an engine. DeepSparse gets an environment of its own, made on first use and kept.
 
-A virtual environment cannot be moved, so it is made in place: under a lock, with a marker written last. Without the
-marker (pip failed, the machine went down) the next use makes it anew.
+A virtual environment cannot be moved, so it is made in place: under a lock, with a marker written last.
+Without the marker (pip failed, the machine went down) the next use makes it anew.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def make(folder: Path, pins: tuple[str, ...], report: Report) -> None:
     report("DeepSparse's licence allows evaluation and non-commercial use only")
     shutil.rmtree(folder, ignore_errors=True)
     run_step([python, "-I", "-m", "venv", str(folder)], folder)
-    run_step([str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--quiet", *pins], folder)
+    pip = [str(folder / "bin" / "python"), "-I", "-m", "pip"]
+    run_step([*pip, "install", "--no-input", "--quiet", *pins], folder)
     (folder / MARKER).write_text(json.dumps(list(pins)))
 
 
@@ -96,7 +97,7 @@ def run_step(command: list[str], folder: Path) -> None:
     if done.returncode:
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]
         what = "pip" if "pip" in command else "venv"
-        hint = "check the network and the free space, then run it again; only this engine needs this environment"
+        hint = "check the network and the free space, then run it again; only this engine needs it"
         raise EngineError(f"{folder}: {what} failed: {last}", hint)
 
 
@@ -118,7 +119,7 @@ def find_python() -> str:
 
 
 def version_of(python: str) -> tuple[int, ...]:
-    """(major, minor) of a Python; (0, 0) if it does not start, as the stand-ins of a version manager may not."""
+    """(major, minor) of a Python; (0, 0) if it does not start, as a version manager's stand-ins may not."""
     done = subprocess.run([python, "-I", "-c", TELL_VERSION], capture_output=True, text=True, check=False)
     return tuple(int(part) for part in done.stdout.split()) if done.returncode == 0 else (0, 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict  # noqa: UP035  the child may be Python 3.8
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +31,6 @@ class Engine:
         """The first output of the graph."""
         return self.session.run([self.output], {self.input: images})[0]
 
-    def describe(self) -> Dict[str, Any]:  # noqa: UP006
+    def describe(self) -> dict[str, Any]:
         """Version and execution providers."""
         return {"version": self.version, "providers": self.session.get_providers()}

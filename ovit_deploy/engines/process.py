@@ -1,7 +1,8 @@
-"""The parent's handle of an engine in its own process: whatever goes wrong there becomes an EngineError here."""
+"""The handle of an engine in its own process: whatever goes wrong there becomes an EngineError here."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -17,8 +18,8 @@ from ovit_deploy.engines.environments import Environment
 from ovit_deploy.errors import EngineError
 
 PACKAGE = Path(__file__).parents[1]
-# The package is made known by its folder alone: putting its parent on the path would show a foreign environment all
-# that is installed beside it, numpy 2 among others.
+# The package is made known by its folder alone: putting its parent on the path would show a foreign
+# environment all that is installed beside it, numpy 2 among others.
 BOOTSTRAP = """
 import sys, types
 sys.path[:] = [entry for entry in sys.path if entry]
@@ -37,7 +38,7 @@ DEATHS = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A cold start: seconds to import the runtime and build the model, ms of the first inference, what runs."""
+    """A cold start: import of the runtime and build of the model, the first inference, and what ran."""
 
     load_s: float
     first_ms: float
@@ -47,8 +48,8 @@ class Loaded:
 class EngineProcess:
     """One engine with one model, in a child process that dies with this handle.
 
-    Every method raises EngineError when the child refuses, crashes, or does not answer in time; after a crash or a
-    timeout the child is gone.
+    Every method raises EngineError when the child refuses, crashes, or does not answer in time; after a crash
+    or a timeout the child is gone.
 
     Args:
         engine: name of the engine.
@@ -102,10 +103,8 @@ class EngineProcess:
         self._child.kill()
         self._child.wait()
         for stream in (self._child.stdin, self._child.stdout, self._stderr):
-            try:
+            with contextlib.suppress(BrokenPipeError):  # a request that the dead child never read
                 stream.close()  # type: ignore[union-attr]
-            except BrokenPipeError:
-                pass  # a request that the dead child never read
 
     def _call(self, request: dict[str, Any], doing: str) -> dict[str, Any]:
         assert self._child.stdin
@@ -127,9 +126,8 @@ class EngineProcess:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._child.stdout], [], [], left)[0]:
                 self._child.kill()
-                raise EngineError(
-                    f"{self.engine} gave no answer within {self.timeout_s:.0f} s {doing}", "--timeout gives it longer"
-                )
+                late = f"{self.engine} gave no answer within {self.timeout_s:.0f} s {doing}"
+                raise EngineError(late, "--timeout gives it longer")
             read = os.read(self._child.stdout.fileno(), 65536)
             if not read:
                 raise self._death(doing)
@@ -140,10 +138,10 @@ class EngineProcess:
     def _death(self, doing: str) -> EngineError:
         code = self._child.wait()
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        words = self._last_words()
-        return EngineError(f"{self.engine} died ({name}) {doing}{': ' if words else ''}{words}", DEATHS.get(name, ""))
+        last_words = f": {words}" if (words := self._last_words()) else ""
+        return EngineError(f"{self.engine} died ({name}) {doing}{last_words}", DEATHS.get(name, ""))
 
     def _last_words(self) -> str:
         self._stderr.seek(0)
-        lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        return " | ".join(lines[-LAST_WORDS:])
+        lines = self._stderr.read().decode(errors="replace").splitlines()
+        return " | ".join([line.strip() for line in lines if line.strip()][-LAST_WORDS:])

@@ -6,8 +6,8 @@
     {"do": "infer", "images": x.npy, "logits": y.npy} -> {"peak_mib": ...}
     {"do": "quit"}                                    -> the process ends
 
-A failure is answered as {"error": ..., "hint": ...}. The answers go to a private copy of stdout; descriptor 1 itself
-is pointed at stderr, so that native libraries that print cannot corrupt them.
+A failure is answered as {"error": ..., "hint": ...}. The answers go to a private copy of stdout; descriptor 1
+itself is pointed at stderr, so that native libraries that print cannot corrupt them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import resource
 import sys
 import time
 import traceback
-from typing import IO, Any, Dict, List  # noqa: UP035  the child may be Python 3.8
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ SETTLE_S = 0.05  # idle threads of the engine that ran before us spin for some 2
 class Session:
     """The loaded engine and the batch it is timed on."""
 
-    def load(self, *, engine: str, model: str, images: str, batch_size: int, threads: int) -> Dict[str, Any]:  # noqa: UP006
+    def load(self, *, engine: str, model: str, images: str, batch_size: int, threads: int) -> dict[str, Any]:
         """Cold start: import the runtime, build the model, answer once."""
         self.images = np.load(images)[:batch_size]
         self.engine = engines.create(engine)
@@ -43,7 +43,7 @@ class Session:
         about = self.engine.describe()
         return {"load_s": (loaded - start) / 1e9, "first_ms": (first - loaded) / 1e6, "about": about}
 
-    def run(self, *, count: int) -> Dict[str, List[float]]:  # noqa: UP006
+    def run(self, *, count: int) -> dict[str, list[float]]:
         """Time ``count`` runs, after a pause and one run that is not counted."""
         time.sleep(SETTLE_S)
         self.engine.run(self.images)
@@ -54,8 +54,8 @@ class Session:
         self.engine.run(self.images)
         return (time.perf_counter_ns() - start) / 1e6
 
-    def infer(self, *, images: str, logits: str) -> Dict[str, Any]:  # noqa: UP006
-        """Write the logits of all ``images``, batch by batch; their number is a multiple of the batch size."""
+    def infer(self, *, images: str, logits: str) -> dict[str, Any]:
+        """Write the logits of all ``images``, a multiple of the batch size, batch by batch."""
         samples, size = np.load(images), len(self.images)
         batches = [self.engine.run(samples[start : start + size]) for start in range(0, len(samples), size)]
         np.save(logits, np.concatenate(batches))
@@ -75,7 +75,7 @@ def peak_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def answer(session: Session, request: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006
+def answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
     """Do what a request asks; an exception of the engine becomes an answer too."""
     do = request.pop("do")
     try:
@@ -84,7 +84,7 @@ def answer(session: Session, request: Dict[str, Any]) -> Dict[str, Any]:  # noqa
         return {"error": error.message, "hint": error.hint}
     except Exception as error:
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}", "hint": ""}
+        return {"error": " ".join(f"{type(error).__name__}: {error}".split()), "hint": ""}
 
 
 def take_stdout() -> IO[str]:

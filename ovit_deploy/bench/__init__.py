@@ -1,0 +1,17 @@
+"""How fast is the model, on which engine, and compared with what.
+
+    suite.py           what a benchmark is, as YAML: engines, models, batch sizes, threads, how long
+    subject.py         one model made ready: files of one batch size, its dense twin, its images
+    dense_twin.py      the same graph with its zeros filled: what the zeros bought, on the same engine
+    random_weights.py  a timm model with random weights and random zeros: time needs no training
+    latency.py         every engine with every variant in a process of its own, timed in alternation
+    measure.py         the alternation itself, on plain callables
+    statistics.py      medians, percentiles, speed-ups with their intervals
+    hardware.py        what it ran on
+    results.py         what comes out, as values and as a JSON file
+    pruner.py          the other benchmark: the pruning kernel against its plain form
+
+One contestant is one variant of a model on one engine. All contestants of a model are alive at once and take
+turns in blocks of runs, in an order drawn anew every round, so that a machine that slows down slows all of
+them.
+"""

@@ -1,0 +1,70 @@
+"""The alternation: every contestant runs a block, the order is drawn anew each round. Knows no engine."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ovit_deploy.errors import EngineError
+
+BLOCK_MS = 500.0
+MIN_ROUNDS = 5
+MAX_ROUNDS_OF_ITERATIONS = 10
+Run = Callable[[int], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latencies in ms of every contestant, one list a round, and why some of them stopped."""
+
+    blocks_ms: dict[str, list[list[float]]]
+    failures: dict[str, EngineError]
+
+
+def plan_duration(estimates_ms: Mapping[str, float], duration_s: float) -> dict[str, list[int]]:
+    """Runs of every contestant in every round, so that each is timed for about ``duration_s``.
+
+    A block lasts about half a second, or one run of the slowest contestant.
+
+    Args:
+        estimates_ms: what one run of each takes, in ms.
+        duration_s: seconds a contestant.
+    """
+    block_ms = max(BLOCK_MS, *estimates_ms.values())
+    num_rounds = max(MIN_ROUNDS, round(1000 * duration_s / block_ms))
+    return {name: [max(1, round(block_ms / one_ms))] * num_rounds for name, one_ms in estimates_ms.items()}
+
+
+def plan_iterations(names: Sequence[str], iterations: int) -> dict[str, list[int]]:
+    """Runs of every contestant in every round, ``iterations`` of each in all."""
+    num_rounds = min(MAX_ROUNDS_OF_ITERATIONS, iterations)
+    few, more = divmod(iterations, num_rounds)
+    return {name: [few + (number < more) for number in range(num_rounds)] for name in names}
+
+
+def interleave(
+    contestants: Mapping[str, Run],
+    plan: Mapping[str, Sequence[int]],
+    *,
+    seed: int,
+    on_round: Callable[[int, int], None] = lambda done, total: None,
+) -> Measured:
+    """Run all contestants in turns; one that fails drops out, its earlier blocks are kept.
+
+    Args:
+        contestants: from a number of runs to their latencies in ms.
+        plan: how many runs in each round; as many rounds for all.
+        seed: of the order in each round.
+        on_round: told how many rounds of how many are done.
+    """
+    measured = Measured({name: [] for name in contestants}, {})
+    order, draw = list(contestants), random.Random(seed)
+    num_rounds = len(next(iter(plan.values()), []))
+    for number in range(num_rounds):
+        draw.shuffle(order)
+        for name in [name for name in order if name not in measured.failures]:
+            try:
+                measured.blocks_ms[name].append(list(contestants[name](plan[name][number])))
+            except EngineError as error:
+                measured.failures[name] = error
+        on_round(number + 1, num_rounds)
+    return measured

@@ -1,0 +1,81 @@
+"""What a benchmark finds, as values and as a JSON file."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ovit_deploy import checkpoint
+from ovit_deploy.bench.statistics import Latency, SpeedUp
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Logits against those of ONNX Runtime on the same file and the same images."""
+
+    max_abs_difference: float
+    top1: float
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant: a variant of a model on an engine. What was not reached, because it failed, is None.
+
+    Args:
+        model: what was measured, in words.
+        engine: name of the engine.
+        weights: which variant: ``75% zeros``, ``dense twin``, ``dense``.
+        sparsity: fraction of zeros in the variant's sparse weights.
+        batch_size: images a run.
+        threads: of the engine.
+        error: why there is no result.
+        hint: what to do about it.
+        load_s: seconds to import the runtime and build the model.
+        first_ms: ms of the first inference.
+        peak_mib: peak memory of the process that ran it.
+        latency: of the timed runs.
+        vs_dense: speed-up over the dense twin on the same engine.
+        vs_onnxruntime: speed-up over the dense twin on ONNX Runtime.
+        agreement: None for a dense twin, whose weights are random.
+        about: what the engine tells of itself.
+        blocks_ms: every timed run, one list a round.
+    """
+
+    model: str
+    engine: str
+    weights: str
+    sparsity: float
+    batch_size: int
+    threads: int
+    error: str | None = None
+    hint: str = ""
+    load_s: float | None = None
+    first_ms: float | None = None
+    peak_mib: float | None = None
+    latency: Latency | None = None
+    vs_dense: SpeedUp | None = None
+    vs_onnxruntime: SpeedUp | None = None
+    agreement: Agreement | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    blocks_ms: list[list[float]] = field(default_factory=list)
+
+
+def document(
+    kind: str, settings: dict[str, Any], hardware: dict[str, Any], rows: Sequence[Any]
+) -> dict[str, Any]:
+    """The result as plain data, ready for JSON."""
+    values = [dataclasses.asdict(row) for row in rows]
+    return {"format": 1, "kind": kind, "settings": settings, "hardware": hardware, "rows": values}
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all; its folder is made.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(path, json.dumps(value, indent=1))

@@ -1,0 +1,81 @@
+"""Where the files to be measured come from: an ONNX file, a run's export, or a model with random weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from ovit_deploy import checkpoint, models
+from ovit_deploy.bench.random_weights import RandomModel, make_sparse
+from ovit_deploy.errors import RunError
+
+
+@dataclass(frozen=True)
+class Source:
+    """ONNX files of one architecture.
+
+    Args:
+        name: of the model, in words.
+        files: to be measured.
+        samples: folder of preprocessed images, if there is one.
+        home: the folder that the result belongs to.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    samples: Path | None = None
+    home: Path = Path()
+
+
+def from_file(path: Path) -> Source:
+    """One ONNX file; in an export its sample images and its run belong to it."""
+    folder = path.parent
+    is_export = (folder / "model.json").is_file()
+    home = folder.resolve().parent if is_export else Path()
+    return Source(str(path), (path,), folder / "sample-inputs", home)
+
+
+def from_run(name: str | None, runs: Path = checkpoint.RUNS) -> Source:
+    """The export of run ``name``, or the newest export of all.
+
+    Raises:
+        RunError: there is none.
+    """
+    folder = checkpoint.newest_export(runs) if name is None else runs / name / "deployment"
+    if not (folder / "model.onnx").is_file():
+        raise RunError(f"{folder}: no export there", f"ovit-deploy export --onnx --run {name or '<name>'}")
+    return from_file(folder / "model.onnx")
+
+
+def from_random(
+    name: str, sparsities: Sequence[float], *, seed: int, folder: Path, export: Callable[[nn.Module, Path], None]
+) -> Source:
+    """A timm model with random weights, once for every sparsity.
+
+    Args:
+        name: as timm knows it.
+        sparsities: fractions of zeros.
+        seed: of weights and zeros.
+        folder: where the ONNX files go.
+        export: writes a model to an ONNX file.
+
+    Raises:
+        ModelError: timm knows no such model.
+    """
+    files = []
+    for sparsity in sparsities:
+        made = random_model(name, sparsity, seed=seed)
+        files.append(folder / f"{name.replace('/', '_')}_{sparsity:g}.onnx")
+        export(made.model, files[-1])
+    return Source(f"{name} with random weights", tuple(files))
+
+
+def random_model(name: str, sparsity: float, *, seed: int) -> RandomModel:
+    """The timm model ``name``, its weights and zeros drawn with ``seed``."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = models.build(models.Choice(checkpoint.ModelSpec(name)))
+    return make_sparse(model, sparsity, seed=seed)

@@ -1,0 +1,111 @@
+"""What a benchmark is: the models of ``bench/*.yaml`` and of the command line's flags."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import ValidationError as Invalid
+
+from ovit_deploy import catalog
+from ovit_deploy.engines import ENGINES
+from ovit_deploy.errors import OvitError
+from ovit_deploy.recipe import yaml
+
+
+def known_engine(name: str) -> str:
+    """``name``, if there is such an engine.
+
+    Raises:
+        ValueError: there is none; says which there are.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"no engine {name!r}, there are {', '.join(ENGINES)}")
+    return name
+
+
+class Declaration(BaseModel):
+    """Unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LatencySuite(Declaration):
+    """Engines against models: every model at every batch size and number of threads, all engines in turns.
+
+    Attributes:
+        engines: names of engines.
+        models: paths of ONNX files, or names of timm models (random weights); none for the newest export.
+        sparsities: fractions of zeros to give a timm model.
+        batch_sizes: images a run.
+        threads: of each engine. One by default: timings on two and more are less steady.
+        duration_s: timed seconds for every model on every engine; not used when ``iterations`` is set.
+        iterations: timed runs instead.
+        seed: of random weights, random images and the order of measuring.
+        timeout_s: how long one step of an engine may take, building a model included.
+    """
+
+    kind: Literal["latency"] = "latency"
+    engines: Annotated[tuple[Annotated[str, AfterValidator(known_engine)], ...], Field(min_length=1)] = (
+        "onnxruntime",
+    )
+    models: tuple[str, ...] = ()
+    sparsities: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.75,)
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
+    threads: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
+    duration_s: PositiveFloat = 10.0
+    iterations: PositiveInt | None = None
+    seed: int = Field(0, ge=0)
+    timeout_s: PositiveFloat = 600.0
+
+
+class PrunerSuite(Declaration):
+    """The pruning kernel against its plain form, on the same random Fisher blocks.
+
+    Attributes:
+        blocks: number of Fisher blocks.
+        block_size: weights in a block.
+        repeats: timed runs of the kernel.
+        plain_repeats: timed runs of the batched torch form, which is slow.
+        seed: of the blocks.
+    """
+
+    kind: Literal["pruner"]
+    blocks: PositiveInt
+    block_size: PositiveInt
+    repeats: PositiveInt = 5
+    plain_repeats: PositiveInt = 1
+    seed: int = Field(0, ge=0)
+
+
+Suite = LatencySuite | PrunerSuite
+KINDS = {"latency": LatencySuite, "pruner": PrunerSuite}
+
+
+def load_suite(name: str | Path) -> Suite:
+    """The suite that ``name`` stands for: a path, or the bare name of a shipped one.
+
+    Raises:
+        OvitError: no such file, or something in it is wrong; every problem as ``file:line:column: message``.
+    """
+    path = catalog.find("bench", name)
+    document = yaml.parse(path.read_text(encoding="utf-8"))
+    problems = [(problem.place, problem.message) for problem in document.problems]
+    kind = document.data.get("kind") if isinstance(document.data, dict) else None
+    if not problems and kind not in KINDS:
+        problems = [(document.place(("kind",)), f"kind must be one of {', '.join(KINDS)}, not {kind!r}")]
+    if not problems:
+        try:
+            return TypeAdapter(KINDS[kind]).validate_python(document.data)
+        except Invalid as error:
+            problems = [(document.place(item["loc"]), _say(item, KINDS[kind])) for item in error.errors()]
+    lines = [f"{path}:{line}:{column}: {message}" for (line, column), message in sorted(problems)]
+    raise OvitError("\n".join(lines), "mend the suite; bench/README.md lists its keys")
+
+
+def _say(item: Any, suite: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"{key}: {item['msg'].removeprefix('Value error, ')}"
+    near = difflib.get_close_matches(key, suite.model_fields, n=1)
+    return f"unknown key {key}{f', did you mean {near[0]}?' if near else ''}"
