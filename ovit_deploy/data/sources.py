@@ -207,8 +207,9 @@ def _timm(name: str) -> ImageData:
             for split in ("train", "validation")
         )
     except Exception as error:  # timm's readers raise whatever their libraries do
+        told = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{name}: timm cannot make this data set: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"{name}: timm cannot make this data set: {told}",
             "check the name, the network, and that its reader (datasets, webdataset, ...) is installed",
         ) from error
     return ImageData(name, train, test, _classes(train))
