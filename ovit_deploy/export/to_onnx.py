@@ -29,20 +29,24 @@ def to_onnx(model: nn.Module, images: torch.Tensor, *, profile: Profile) -> ir.M
     Raises:
         ExportError: the model cannot be traced, or a pass does not fit its graph.
     """
-    model = _frozen(model, plain_attention=profile.attention == "plain")
+    model = frozen(model)
+    if profile.attention == "plain":
+        _use_plain_attention(model)
     traced = _traced(model, images.detach().cpu(), profile)
     traced.ir_version = profile.ir_version
     return _finished(apply(traced, profile.passes))
 
 
-def _frozen(model: nn.Module, *, plain_attention: bool) -> nn.Module:
-    """A copy for tracing. timm's blocks hold both forms of attention and a flag that chooses one."""
-    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    if plain_attention:
-        for module in model.modules():
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # pyrefly: ignore[bad-argument-type]
-    return model
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, in evaluation mode, without gradients."""
+    return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+
+
+def _use_plain_attention(model: nn.Module) -> None:
+    """timm's blocks hold both forms of attention and a flag that chooses one."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # pyrefly: ignore[bad-argument-type]
 
 
 def _traced(model: nn.Module, images: torch.Tensor, profile: Profile) -> ir.Model:

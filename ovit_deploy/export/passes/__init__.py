@@ -91,9 +91,9 @@ def _checked(model: ir.Model, name: str, step: Pass) -> ir.Model:
     _check(model, name, "ensures", step.ensures)
     after = count_zeros(model)
     lost = [
-        f"{weight} ({zeros} -> {after.get(weight)})"
+        f"{weight} ({zeros} -> {after.get(weight, 0)})"
         for weight, zeros in before.items()
-        if after.get(weight) != zeros
+        if after.get(weight, 0) != zeros
     ]
     if lost:
         raise ExportError(

@@ -15,7 +15,7 @@ from onnxscript.rewriter import rewrite
 def fold_constants(model: ir.Model) -> ir.Model:
     """The graph without arithmetic on known shapes, without copies, without nodes that nobody reads.
 
-    onnxscript folds and simplifies (a Reshape whose shape holds one unknown gets -1 there), then all constants
+    onnxscript folds and simplifies (a Reshape whose shape has one unknown gets -1 there), then all constants
     become initializers. Equal initializers stay apart: merged, a pruned layer would lose its name.
 
     Requires:

@@ -31,8 +31,7 @@ def has_one_use(node: ir.Node) -> bool:
     perm = list(node.attributes["perm"].as_ints())
     readers = list(weight.consumers())
     return constant(weight) is None or all(
-        reader.op_type == "Transpose" and list(reader.attributes["perm"].as_ints()) == perm
-        for reader in readers
+        reader.op_type == "Transpose" and list(reader.attributes["perm"].as_ints()) == perm for reader in readers
     )
 
 
