@@ -34,9 +34,7 @@ def load(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
     except FileNotFoundError as error:
         missing = error.filename or path
-        raise ModelError(
-            f"{missing}: no such file", "give an .onnx file, or the name of a timm model"
-        ) from None
+        raise ModelError(f"{missing}: no such file", "give an .onnx file, or the name of a timm model") from None
     except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not an ONNX model: {error}", again) from None
     if not model.graph.node:

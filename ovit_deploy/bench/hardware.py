@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 from ovit_deploy.engines.environments import cpu_flags
+from ovit_deploy.errors import OvitError
 
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 PACKAGES = ("ovit-deploy", "numpy", "onnx", "onnxruntime", "torch", "timm", "numba")
@@ -33,6 +34,16 @@ def describe() -> dict[str, Any]:
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_cores(threads: int) -> None:
+    """Refuse more threads than this process may run on.
+
+    Raises:
+        OvitError: there are fewer cores.
+    """
+    if threads > usable_cores():
+        raise OvitError(f"{threads} threads on {usable_cores()} usable cores", f"--threads {usable_cores()}")
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

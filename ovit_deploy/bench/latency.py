@@ -96,9 +96,7 @@ def _attempt(contestant: Contestant, step: Callable[[Contestant], None]) -> None
             contestant.process.close()
 
 
-def _start(
-    contestant: Contestant, subject: Subject, settings: Settings, stack: ExitStack, watch: Watch
-) -> None:
+def _start(contestant: Contestant, subject: Subject, settings: Settings, stack: ExitStack, watch: Watch) -> None:
     """Bring a contestant to life; its process ends with ``stack``."""
     model, traits = graph.load(contestant.variant.path), ENGINES[contestant.engine]
     if refused := graph.refusal(model, contestant.engine, traits):
@@ -112,9 +110,7 @@ def _start(
     )
 
 
-def _compare_logits(
-    contestants: Sequence[Contestant], subject: Subject, settings: Settings, watch: Watch
-) -> None:
+def _compare_logits(contestants: Sequence[Contestant], subject: Subject, settings: Settings, watch: Watch) -> None:
     """Put out who computes something else than ONNX Runtime on the same file."""
     for variant in subject.variants:
         rivals = [one for one in contestants if one.variant is variant and not one.error]
@@ -182,9 +178,7 @@ def _estimate_ms(contestant: Contestant) -> float:
     return median(contestant.process.run(ESTIMATE_RUNS))
 
 
-def _row(
-    contestant: Contestant, contestants: Sequence[Contestant], subject: Subject, settings: Settings
-) -> Row:
+def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Subject, settings: Settings) -> Row:
     variant, loaded, error = contestant.variant, contestant.loaded, contestant.error
     row = Row(
         model=subject.name,

@@ -1,7 +1,7 @@
 """The elimination kernel against its plain form: batched torch that rewrites every inverse at every step.
 
-Both prune the same random Fisher blocks to the end, in the same precision, in turns; then their order of removal and
-their losses are compared, so that nobody is fast by being wrong.
+Both prune the same random Fisher blocks to the end, in the same precision, in turns; then their order of
+removal and their losses are compared, so that nobody is fast by being wrong.
 
 Shape suffixes: K Fisher blocks, B weights in a block.
 """
@@ -16,7 +16,7 @@ import torch
 from ovit_deploy.bench import measure
 from ovit_deploy.bench.suite import PrunerSuite
 from ovit_deploy.errors import PruningError
-from ovit_deploy.kernels.eliminate import Elimination, cpu, eliminate, reference
+from ovit_deploy.kernels.eliminate import Elimination, eliminate, reference
 
 MIN_SAME_ORDER = 0.99
 MAX_LOSS_DIFFERENCE = 1e-3
@@ -34,20 +34,26 @@ class PrunerRow:
 
 
 @dataclass(frozen=True)
-class PrunerResult:
-    """Both forms, how many times faster the kernel is, and how well the two agree.
+class Summary:
+    """How many times faster the kernel is, and how well the two agree.
 
     Args:
-        rows: the plain form and the kernel.
         factor: median of the plain form over median of the kernel.
         same_order: fraction of weights that go at the same turn; float32 decides near ties differently.
         loss_difference: largest relative difference of a block's total loss.
     """
 
-    rows: tuple[PrunerRow, ...]
     factor: float
     same_order: float
     loss_difference: float
+
+
+@dataclass(frozen=True)
+class PrunerResult:
+    """The plain form, the kernel, and the comparison of the two."""
+
+    rows: tuple[PrunerRow, PrunerRow]
+    summary: Summary
 
 
 def measure_pruner(
@@ -68,9 +74,9 @@ def measure_pruner(
     times = measure.interleave(
         {name: form.time_ms for name, form in forms.items()}, plan, seed=suite.seed, on_round=on_round
     ).blocks_ms
-    rows = tuple(_row(name, times[name]) for name in forms)
-    same_order, loss_difference = compare(*(form.found for form in forms.values()))
-    return PrunerResult(rows, rows[0].median_s / rows[1].median_s, same_order, loss_difference)
+    slow, fast = _row(PLAIN, times[PLAIN]), _row(KERNEL, times[KERNEL])
+    agreement = compare(forms[PLAIN].found, forms[KERNEL].found)
+    return PrunerResult((slow, fast), Summary(slow.median_s / fast.median_s, *agreement))
 
 
 class Form:

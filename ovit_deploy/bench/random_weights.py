@@ -1,7 +1,6 @@
 """A timm model with random weights and random zeros: what an engine would gain, before any training."""
 
 import re
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,27 +9,18 @@ VIT_LAYERS = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))")
 LEFT_DENSE = {"patch_embed", "stem", "head", "classifier", "fc"}
 
 
-@dataclass(frozen=True)
-class RandomModel:
-    """An untrained model, and which of its weights were made sparse."""
-
-    model: nn.Module
-    sparse: tuple[str, ...]
-
-
-def make_sparse(model: nn.Module, sparsity: float, *, seed: int) -> RandomModel:
-    """Set a random ``sparsity`` of every block's linear weights to zero, in place.
+def make_sparse(model: nn.Module, sparsity: float, *, seed: int) -> nn.Module:
+    """The same model, a random ``sparsity`` of every block's linear weights set to zero in place.
 
     In a vision transformer these are the four linear layers of each block; in another family all linear and
     convolution weights but the stem's and the head's.
     """
     draw = torch.Generator().manual_seed(seed)
-    layers = sparse_layers(model)
     with torch.no_grad():
-        for _, layer in layers:
+        for _, layer in sparse_layers(model):
             weight = layer.weight.view(-1)  # type: ignore[operator, union-attr]
             weight[torch.randperm(len(weight), generator=draw)[: round(sparsity * len(weight))]] = 0
-    return RandomModel(model, tuple(f"{name}.weight" for name, _ in layers))
+    return model
 
 
 def sparse_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

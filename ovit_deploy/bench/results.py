@@ -64,11 +64,11 @@ class Row:
 
 
 def document(
-    kind: str, settings: dict[str, Any], hardware: dict[str, Any], rows: Sequence[Any]
+    kind: str, settings: dict[str, Any], hardware: dict[str, Any], rows: Sequence[Any], **more: Any
 ) -> dict[str, Any]:
     """The result as plain data, ready for JSON."""
     values = [dataclasses.asdict(row) for row in rows]
-    return {"format": 1, "kind": kind, "settings": settings, "hardware": hardware, "rows": values}
+    return {"format": 1, "kind": kind, "settings": settings, "hardware": hardware, **more, "rows": values}
 
 
 def write(path: Path, value: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ovit_deploy import checkpoint, models
-from ovit_deploy.bench.random_weights import RandomModel, make_sparse
 from ovit_deploy.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def from_run(name: str | None, runs: Path = checkpoint.RUNS) -> Source:
 
 
 def from_random(
-    name: str, sparsities: Sequence[float], *, seed: int, folder: Path, export: Callable[[nn.Module, Path], None]
+    name: str, sparsities: Sequence[float], *, seed: int, folder: Path, export: Callable[["nn.Module", Path], None]
 ) -> Source:
     """A timm model with random weights, once for every sparsity.
 
@@ -65,15 +66,16 @@ def from_random(
     """
     files = []
     for sparsity in sparsities:
-        made = random_model(name, sparsity, seed=seed)
         files.append(folder / f"{name.replace('/', '_')}_{sparsity:g}.onnx")
-        export(made.model, files[-1])
+        export(random_model(name, sparsity, seed=seed), files[-1])
     return Source(f"{name} with random weights", tuple(files))
 
 
-def random_model(name: str, sparsity: float, *, seed: int) -> RandomModel:
-    """The timm model ``name``, its weights and zeros drawn with ``seed``."""
+def random_model(name: str, sparsity: float, *, seed: int) -> "nn.Module":
+    """The timm model ``name``, its weights and zeros drawn with ``seed``; torch's own generator is left as it was."""
     import torch
+
+    from ovit_deploy.bench.random_weights import make_sparse
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

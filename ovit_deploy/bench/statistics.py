@@ -62,9 +62,7 @@ def speed_up(dense_ms: Sequence[Sequence[float]], sparse_ms: Sequence[Sequence[f
     return SpeedUp(_ratio(dense_ms, sparse_ms, np.arange(num_rounds)), float(low), float(high))
 
 
-def _ratio(
-    dense_ms: Sequence[Sequence[float]], sparse_ms: Sequence[Sequence[float]], rounds: np.ndarray
-) -> float:
+def _ratio(dense_ms: Sequence[Sequence[float]], sparse_ms: Sequence[Sequence[float]], rounds: np.ndarray) -> float:
     dense = np.concatenate([dense_ms[index] for index in rounds])
     sparse = np.concatenate([sparse_ms[index] for index in rounds])
     return float(np.median(dense) / np.median(sparse))

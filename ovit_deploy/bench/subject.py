@@ -1,6 +1,5 @@
 """One model made ready to be measured: ONNX files of one batch size, its dense twin, and images."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import onnx
 
 from ovit_deploy.bench import dense_twin, graph
+from ovit_deploy.bench.source import Source
 from ovit_deploy.errors import DataError
 
 MAX_SAMPLES = 8
@@ -48,15 +48,11 @@ class Subject:
         return next((variant for variant in reversed(self.variants) if not variant.sparsity), None)
 
 
-def prepare(
-    name: str, files: Mapping[str, Path], *, samples: Path | None, batch_size: int, seed: int, folder: Path
-) -> Subject:
+def prepare(source: Source, *, batch_size: int, seed: int, folder: Path) -> Subject:
     """Write all that is measured to ``folder``.
 
     Args:
-        name: of the model, in words.
-        files: ONNX files of one architecture; the keys tell errors which.
-        samples: folder of preprocessed images (npz); random normal images are made if it is None or missing.
+        source: the ONNX files; random normal images are made if it has no sample images.
         batch_size: images a run.
         seed: of the twin's weights and of random images.
         folder: a temporary one.
@@ -66,20 +62,17 @@ def prepare(
         DataError: the sample images do not fit the graph.
     """
     variants, models = [], []
-    for number, path in enumerate(files.values()):
+    for number, path in enumerate(source.files):
         models.append(graph.with_batch(graph.load(path), batch_size))
         variants.append(_save(models[-1], folder / f"variant_{number}.onnx"))
     if all(variant.sparsity for variant in variants):
-        variants.append(
-            _save(dense_twin.fill_zeros(models[0], seed=seed), folder / "dense_twin.onnx", is_twin=True)
-        )
-    source = graph.image_input(models[0])
-    images, inputs = sample_images(source, samples, seed=seed)
+        variants.append(_save(dense_twin.fill_zeros(models[0], seed=seed), folder / "dense_twin.onnx", is_twin=True))
+    images, inputs = sample_images(graph.image_input(models[0]), source.samples, seed=seed)
     np.save(folder / "images.npy", _whole_batches(images, batch_size))
-    return Subject(name, batch_size, tuple(variants), folder / "images.npy", inputs)
+    return Subject(source.name, batch_size, tuple(variants), folder / "images.npy", inputs)
 
 
-def sample_images(source: graph.Input, folder: Path | None, *, seed: int) -> tuple[np.ndarray, str]:
+def sample_images(wanted: graph.Input, folder: Path | None, *, seed: int) -> tuple[np.ndarray, str]:
     """Up to eight images and where they come from: the npz files of ``folder``, else random normal ones.
 
     Raises:
@@ -87,20 +80,18 @@ def sample_images(source: graph.Input, folder: Path | None, *, seed: int) -> tup
     """
     paths = sorted(folder.glob("*.npz"))[:MAX_SAMPLES] if folder else []
     if not paths:
-        images = np.random.default_rng(seed).standard_normal((MAX_SAMPLES, *source.shape))
-        return images.astype(source.dtype), "random normal images"
-    images = np.concatenate([_images_in(path, source) for path in paths])[:MAX_SAMPLES]
-    return images.astype(source.dtype), f"{len(images)} images from sample-inputs"
+        images = np.random.default_rng(seed).standard_normal((MAX_SAMPLES, *wanted.shape))
+        return images.astype(wanted.dtype), "random normal images"
+    images = np.concatenate([_images_in(path, wanted) for path in paths])[:MAX_SAMPLES]
+    return images.astype(wanted.dtype), f"{len(images)} images from sample-inputs"
 
 
-def _images_in(path: Path, source: graph.Input) -> np.ndarray:
+def _images_in(path: Path, wanted: graph.Input) -> np.ndarray:
     with np.load(path, allow_pickle=False) as archive:
         image = archive[archive.files[0]]
-    if image.shape[-len(source.shape) :] != source.shape:
-        raise DataError(
-            f"{path}: {image.shape}, the graph wants {source.shape}", "export the sample inputs again"
-        )
-    return image.reshape(-1, *source.shape)
+    if image.shape[-len(wanted.shape) :] != wanted.shape:
+        raise DataError(f"{path}: {image.shape}, the graph wants {wanted.shape}", "export the sample inputs again")
+    return image.reshape(-1, *wanted.shape)
 
 
 def _whole_batches(images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -111,6 +102,4 @@ def _whole_batches(images: np.ndarray, batch_size: int) -> np.ndarray:
 def _save(model: onnx.ModelProto, path: Path, *, is_twin: bool = False) -> Variant:
     onnx.save(model, path)
     sparsity = dense_twin.sparsity(model)
-    return Variant(
-        TWIN if is_twin else f"{sparsity:.0%} zeros" if sparsity else "dense", path, sparsity, is_twin
-    )
+    return Variant(TWIN if is_twin else f"{sparsity:.0%} zeros" if sparsity else "dense", path, sparsity, is_twin)

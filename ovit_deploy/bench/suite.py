@@ -1,11 +1,11 @@
 """What a benchmark is: the models of ``bench/*.yaml`` and of the command line's flags."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter
-from pydantic import ValidationError as Invalid
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from ovit_deploy import catalog
 from ovit_deploy.engines import ENGINES
@@ -22,6 +22,12 @@ def known_engine(name: str) -> str:
     if name not in ENGINES:
         raise ValueError(f"no engine {name!r}, there are {', '.join(ENGINES)}")
     return name
+
+
+T = TypeVar("T")
+EngineName = Annotated[str, AfterValidator(known_engine)]
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Several = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class Declaration(BaseModel):
@@ -46,13 +52,11 @@ class LatencySuite(Declaration):
     """
 
     kind: Literal["latency"] = "latency"
-    engines: Annotated[tuple[Annotated[str, AfterValidator(known_engine)], ...], Field(min_length=1)] = (
-        "onnxruntime",
-    )
+    engines: Several[EngineName] = ("onnxruntime",)
     models: tuple[str, ...] = ()
-    sparsities: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.75,)
-    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
-    threads: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
+    sparsities: Several[Sparsity] = (0.75,)
+    batch_sizes: Several[PositiveInt] = (1,)
+    threads: Several[PositiveInt] = (1,)
     duration_s: PositiveFloat = 10.0
     iterations: PositiveInt | None = None
     seed: int = Field(0, ge=0)
@@ -79,7 +83,7 @@ class PrunerSuite(Declaration):
 
 
 Suite = LatencySuite | PrunerSuite
-KINDS = {"latency": LatencySuite, "pruner": PrunerSuite}
+KINDS: dict[Any, type[Suite]] = {"latency": LatencySuite, "pruner": PrunerSuite}
 
 
 def load_suite(name: str | Path) -> Suite:
@@ -90,22 +94,36 @@ def load_suite(name: str | Path) -> Suite:
     """
     path = catalog.find("bench", name)
     document = yaml.parse(path.read_text(encoding="utf-8"))
-    problems = [(problem.place, problem.message) for problem in document.problems]
     kind = document.data.get("kind") if isinstance(document.data, dict) else None
+    problems = [(problem.place, problem.message) for problem in document.problems]
     if not problems and kind not in KINDS:
-        problems = [(document.place(("kind",)), f"kind must be one of {', '.join(KINDS)}, not {kind!r}")]
+        problems = [(document.place(("kind",)), f"kind must be {' or '.join(KINDS)}, not {kind!r}")]
     if not problems:
         try:
-            return TypeAdapter(KINDS[kind]).validate_python(document.data)
-        except Invalid as error:
+            return KINDS[kind].model_validate(document.data)
+        except ValidationError as error:
             problems = [(document.place(item["loc"]), _say(item, KINDS[kind])) for item in error.errors()]
     lines = [f"{path}:{line}:{column}: {message}" for (line, column), message in sorted(problems)]
     raise OvitError("\n".join(lines), "mend the suite; bench/README.md lists its keys")
 
 
+def override(suite: Suite, values: Mapping[str, Any]) -> Suite:
+    """``suite`` with some of its values replaced.
+
+    Raises:
+        OvitError: the suite has no such key, or a value is out of range.
+    """
+    kind = KINDS[suite.kind]
+    try:
+        return kind.model_validate({**suite.model_dump(), **values})
+    except ValidationError as error:
+        problems = "\n".join(_say(item, kind) for item in error.errors())
+        raise OvitError(problems, "ovit-deploy bench --help") from None
+
+
 def _say(item: Any, suite: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
-        return f"{key}: {item['msg'].removeprefix('Value error, ')}"
+        return f"{key}: {item['msg'].removeprefix('Value error, ')}, not {item['input']!r}"
     near = difflib.get_close_matches(key, suite.model_fields, n=1)
-    return f"unknown key {key}{f', did you mean {near[0]}?' if near else ''}"
+    return f"{suite.__name__} has no key {key}{f', did you mean {near[0]}?' if near else ''}"

@@ -21,7 +21,7 @@ class Engine:
         """Compile the model for this batch size and number of cores."""
         require_old_numpy(np.__version__)
         try:
-            import deepsparse
+            import deepsparse  # pyrefly: ignore  it lives in an environment of its own
         except ImportError as error:
             raise EngineError(f"deepsparse cannot be imported: {error}") from None
         self.version = deepsparse.__version__

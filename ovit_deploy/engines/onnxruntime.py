@@ -29,7 +29,7 @@ class Engine:
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """The first output of the graph."""
-        return self.session.run([self.output], {self.input: images})[0]
+        return np.asarray(self.session.run([self.output], {self.input: images})[0])
 
     def describe(self) -> dict[str, Any]:
         """Version and execution providers."""

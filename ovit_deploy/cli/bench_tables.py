@@ -1,0 +1,86 @@
+"""How the results of ``bench`` look: two tables for engines, one for the pruner."""
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ovit_deploy.cli import render
+
+if TYPE_CHECKING:
+    from ovit_deploy.bench.pruner import PrunerResult
+    from ovit_deploy.bench.results import Row
+    from ovit_deploy.bench.statistics import SpeedUp
+    from ovit_deploy.bench.suite import PrunerSuite
+
+TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs ORT twin")
+STARTS = ("engine", "weights", "load s", "first ms", "peak MiB", "off by", "top-1", "operators")
+
+
+def show_latency(rows: "list[Row]", hardware: dict[str, Any]) -> None:
+    """Tables for every model, batch size and number of threads, and what their words mean."""
+    for (model, batch_size, threads), group in groupby(rows, lambda row: (row.model, row.batch_size, row.threads)):
+        part = list(group)
+        title = f"{model}: batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
+        render.table(f"{title}, latency in ms", TIMES, [_times(row) for row in part])
+        render.line()
+        render.table("cold start, memory, and logits against ONNX Runtime's", STARTS, [_start(row) for row in part])
+        render.line()
+        for row in part:
+            _conclude(row)
+    render.line("dense twin: the same graph with its zeros filled by random values; ORT: ONNX Runtime")
+    render.line(f"on {hardware['cpu']}, {', '.join(hardware['instructions'])}, {_load(hardware)}")
+
+
+def show_pruner(found: "PrunerResult", suite: "PrunerSuite") -> None:
+    """Both forms of elimination, and how well they agree."""
+    title = f"{suite.blocks:,} Fisher blocks of {suite.block_size}, eliminated to the end, float32"
+    rows = [(row.form, f"{row.median_s:.2f}", len(row.runs_s)) for row in found.rows]
+    render.table(title, ("form", "median s", "runs"), rows)
+    summary = found.summary
+    render.line(
+        f"the kernel is {summary.factor:.0f}x faster; {summary.same_order:.2%} of the weights go at the same turn, "
+        f"losses differ by at most {summary.loss_difference:.1e}"
+    )
+
+
+def _times(row: "Row") -> tuple[str, ...]:
+    if row.latency is None:
+        return (row.engine, row.weights, "failed", *["-"] * 5)
+    figures = (row.latency.median_ms, row.latency.p90_ms, row.latency.p99_ms, row.latency.images_per_s)
+    factors = (_factor(row.vs_dense), _factor(row.vs_onnxruntime))
+    return row.engine, row.weights, *(f"{figure:.{_digits(figure)}f}" for figure in figures), *factors
+
+
+def _digits(figure: float) -> int:
+    return 2 if figure < 10 else 1 if figure < 1000 else 0
+
+
+def _factor(speed_up: "SpeedUp | None") -> str:
+    return f"{speed_up.factor:.2f}x" if speed_up else "-"
+
+
+def _start(row: "Row") -> tuple[str, ...]:
+    supported = row.about.get("supported_operators")
+    return (
+        row.engine,
+        row.weights,
+        "-" if row.load_s is None else f"{row.load_s:.1f}",
+        "-" if row.first_ms is None else f"{row.first_ms:.1f}",
+        "-" if row.peak_mib is None else f"{row.peak_mib:.0f}",
+        "-" if row.agreement is None else f"{row.agreement.max_abs_difference:.1g}",
+        "-" if row.agreement is None else f"{row.agreement.top1:.0%}",
+        "-" if supported is None else f"{supported:.0%}",
+    )
+
+
+def _conclude(row: "Row") -> None:
+    """What the zeros bought on this engine, with its interval."""
+    if row.vs_dense and row.latency:
+        found = row.vs_dense
+        render.line(
+            f"{row.engine}, {row.weights}: {found.factor:.2f}x as fast as its dense twin "
+            f"(95 % interval {found.low:.2f} to {found.high:.2f}, {row.latency.num_runs} runs)"
+        )
+
+
+def _load(hardware: dict[str, Any]) -> str:
+    return f"load {hardware['load_average'][0]:.1f} on {hardware['usable_cores']} cores before the start"
