@@ -9,11 +9,12 @@ compensates (Optimal Brain Surgeon, Hassibi & Stork 1993; as used by oViT, arXiv
         rank[p] = k, marginal[p] = u_p^2 / (2 A_pp)
         u -= A[:, p] u_p / A_pp;  A -= A[:, p] A[p, :] / A_pp
 
-The marginals of the first k steps add up to ``1/2 w_S^T (F^-1_SS)^-1 w_S``, the exact loss of removing those k weights S
-together, so rank and marginal describe every sparsity of a block at once and no trace of weights need be kept.
+The marginals of the first k steps add up to ``1/2 w_S^T (F^-1_SS)^-1 w_S``, the exact loss of removing those k weights
+S together, so rank and marginal describe every sparsity of a block at once and no trace of weights need be kept.
 
 Shape suffixes: K Fisher blocks, B weights in a block.
 """
+# ruff: noqa: N815
 
 from collections.abc import Callable
 from dataclasses import dataclass

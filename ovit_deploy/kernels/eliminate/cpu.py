@@ -1,10 +1,10 @@
 """Elimination compiled for the CPU.
 
 The elimination order makes a pivoted Cholesky factor of F^-1: after k turns the inverse of what remains is
-``A = F^-1 - V^T V`` with one row of V a turn. So the inverse is never rewritten. A turn reads the one row of F^-1 that it
-needs, subtracts the k rows of V from it (the whole cost: B^3/6 multiply-adds a block, a quarter of rewriting a shrinking
-A), and keeps only the diagonal of A up to date, because that is all the choice of a pivot looks at. V is at most
-4 B^2 bytes (147 KB at B = 192) and stays in the level-2 cache.
+``A = F^-1 - V^T V`` with one row of V a turn. So the inverse is never rewritten. A turn reads the one row of F^-1
+that it needs, subtracts the k rows of V from it (the whole cost: B^3/6 multiply-adds a block, half of rewriting a
+shrinking A), and keeps only the diagonal of A up to date, because that is all the choice of a pivot looks at. V is
+at most 4 B^2 bytes (147 KB at B = 192) and stays in the level-2 cache.
 
 Columns of V that have left are squeezed out every ``SQUEEZE`` turns, which keeps the inner loops contiguous.
 
@@ -25,7 +25,7 @@ BLOCKS_A_TASK = 32
 
 
 def eliminate(w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tensor) -> Elimination:
-    """See :func:`ovit_deploy.kernels.eliminate.eliminate`; works in the dtype of ``finv_KBB``, on all of torch's threads."""
+    """See :func:`ovit_deploy.kernels.eliminate.eliminate`; works in the dtype of ``finv_KBB``, on torch's threads."""
     dtype, device = finv_KBB.dtype, w_KB.device
     rank_KB = torch.zeros(w_KB.shape, dtype=torch.int32)
     marginal_KB = torch.zeros(w_KB.shape, dtype=dtype)
@@ -40,18 +40,14 @@ def eliminate(w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tenso
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(run, range(0, len(w_KB), BLOCKS_A_TASK)))
-    return Elimination(
-        rank_KB.to(device), marginal_KB.to(device, w_KB.dtype), weights_KB.to(device, w_KB.dtype)
-    )
+    return Elimination(rank_KB.to(device), marginal_KB.to(device, w_KB.dtype), weights_KB.to(device, w_KB.dtype))
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def eliminate_blocks(w_KB, finv_KBB, active_KB, counts_K, rank_KB, marginal_KB, weights_KB):
     """Eliminate in each block, into ``rank_KB``, ``marginal_KB`` and ``weights_KB``."""
     for b in range(len(w_KB)):
-        eliminate_block(
-            w_KB[b], finv_KBB[b], active_KB[b], counts_K[b], rank_KB[b], marginal_KB[b], weights_KB[b]
-        )
+        eliminate_block(w_KB[b], finv_KBB[b], active_KB[b], counts_K[b], rank_KB[b], marginal_KB[b], weights_KB[b])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -103,7 +99,10 @@ def subtract_factors(factor_TN, turn, p, num_left, row_N):
     while start + 8 <= turn:
         v0_N, v1_N, v2_N, v3_N = factor_TN[start], factor_TN[start + 1], factor_TN[start + 2], factor_TN[start + 3]
         v4_N, v5_N, v6_N, v7_N = (
-            factor_TN[start + 4], factor_TN[start + 5], factor_TN[start + 6], factor_TN[start + 7]
+            factor_TN[start + 4],
+            factor_TN[start + 5],
+            factor_TN[start + 6],
+            factor_TN[start + 7],
         )
         c0, c1, c2, c3, c4, c5, c6, c7 = v0_N[p], v1_N[p], v2_N[p], v3_N[p], v4_N[p], v5_N[p], v6_N[p], v7_N[p]
         for j in range(num_left):

@@ -34,9 +34,7 @@ def eliminate(
     return Elimination(rank_KB, marginal_KB.to(w_KB.dtype), u_KB.to(w_KB.dtype))
 
 
-def remove(
-    u_KB: Tensor, inverse_KBB: Tensor, p_K: Tensor, floor_KB: Tensor, open_K: Tensor
-) -> tuple[Tensor, Tensor]:
+def remove(u_KB: Tensor, inverse_KBB: Tensor, p_K: Tensor, floor_KB: Tensor, open_K: Tensor) -> tuple[Tensor, Tensor]:
     """Set weight p of each open block to zero and let the rest of the block compensate."""
     blocks_K = torch.arange(len(u_KB), device=u_KB.device)
     column_KB = inverse_KBB[blocks_K, p_K] * open_K[:, None]

@@ -1,0 +1,220 @@
+"""Block empirical Fisher matrices, their inverses, and the quadratic model of the loss that they make.
+
+A weight is flattened row-major and cut into blocks of B consecutive weights. With the gradients g_i of m samples::
+
+    F_b = damping I + 1/m sum_i g_ib g_ib^T
+
+accumulated by batched matrix products, a batch of samples at a time. Gradients at pruned weights are masked: their
+rows and columns of F_b are ``damping I``, and F_b^-1 is the inverse over the active weights only.
+
+Shape suffixes: N samples, K Fisher blocks, B weights in a block, R rows of a weight seen as a matrix, I its columns.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning.gradients import SampleGradients, sample_gradients
+from ovit_deploy.pruning.method import Calibration, Masks
+
+JITTERS = [10.0**exponent for exponent in range(-12, 1)]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of Fisher blocks of one weight: blocks ``start`` to ``stop`` of ``block_size`` weights each."""
+
+    name: str
+    start: int
+    stop: int
+    block_size: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def cut(self, tensor: Tensor) -> Tensor:
+        """This span's part of a tensor shaped like the weight: [K, B]."""
+        return tensor.reshape(-1, self.block_size)[self.start : self.stop]
+
+    def pieces(self, num_blocks: int) -> Iterator["Span"]:
+        """The span in runs of at most ``num_blocks`` blocks."""
+        for start in range(self.start, self.stop, num_blocks):
+            yield Span(self.name, start, min(start + num_blocks, self.stop), self.block_size)
+
+
+def block_size_for(size: int, requested: int) -> int:
+    """The smallest divisor of ``size`` that is at least ``requested``; ``size`` itself where it is smaller.
+
+    Blocks cover a tensor without a remainder. With a row length that is a multiple of the block size no block crosses
+    an output row. A size whose divisors lie far apart gets larger blocks than asked for, never smaller ones.
+    """
+    assert size > 0 and requested > 0
+    return next(divisor for divisor in range(min(requested, size), size + 1) if size % divisor == 0)
+
+
+@dataclass(frozen=True)
+class Fishers:
+    """Fisher blocks [K, B, B] of some spans, and the mean loss of the samples they were taken from."""
+
+    blocks: dict[Span, Tensor]
+    mean_loss: float
+
+
+def fishers(
+    model: nn.Module,
+    spans: Sequence[Span],
+    masks: Masks,
+    calibration: Calibration,
+    *,
+    num_grads: int,
+    damping: float,
+    work_bytes: int,
+) -> Fishers:
+    """Fisher blocks of ``spans`` in one pass over the calibration samples.
+
+    Args:
+        model: Gradients are taken at its present weights.
+        spans: Which blocks; others cost nothing.
+        masks: Kept weights (True) of every weight that has a span.
+        calibration: At least ``num_grads`` samples.
+        num_grads: m, the samples used.
+        damping: Added to the diagonal.
+        work_bytes: Per-sample gradients are formed in chunks of about this size.
+    """
+    parameters = dict(model.named_parameters())
+    blocks = {
+        span: parameters[span.name].detach().new_zeros(len(span), span.block_size, span.block_size) for span in spans
+    }
+    by_name: dict[str, list[Span]] = {}
+    for span in spans:
+        by_name.setdefault(span.name, []).append(span)
+
+    def consume(name: str, gradients: SampleGradients) -> None:
+        for span in by_name[name]:
+            accumulate(blocks[span], span, gradients, masks[name], work_bytes)
+
+    total_loss = 0.0
+    for images, labels in take(calibration.batches(), num_grads):
+        total_loss += sample_gradients(model, by_name, images, labels, consume=consume)
+    for fisher_KBB in blocks.values():
+        fisher_KBB.div_(num_grads).diagonal(dim1=1, dim2=2).add_(damping)
+    return Fishers(blocks, total_loss / num_grads)
+
+
+def take(batches: Iterable[tuple[Tensor, Tensor]], num_samples: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches up to exactly ``num_samples`` samples.
+
+    Raises:
+        PruningError: The stream ends before.
+    """
+    missing = num_samples
+    for images, labels in batches:
+        yield images[:missing], labels[:missing]
+        missing -= min(missing, len(images))
+        if missing == 0:
+            return
+    raise PruningError(
+        f"{num_samples} gradients are wanted, but calibration has only {num_samples - missing} samples",
+        f"set num_grads to {num_samples - missing}, or give more samples",
+    )
+
+
+def accumulate(fisher_KBB: Tensor, span: Span, gradients: SampleGradients, mask: Tensor, work_bytes: int) -> None:
+    """Add ``sum_i g_i g_i^T`` of one batch to the blocks of a span."""
+    block, row = span.block_size, mask[0].numel()
+    num_samples = len(gradients.inputs_NTGI)
+    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * fisher_KBB.element_size()))
+    for piece in span.pieces(chunk):
+        first, last = piece.start * block // row, -(-piece.stop * block // row)
+        offset = piece.start * block - first * row
+        flat_N = gradients.rows(first, last).flatten(1)[:, offset : offset + len(piece) * block]
+        gradient_KNB = flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
+        gradient_KNB = gradient_KNB * piece.cut(mask).to(flat_N.device)[:, None, :]
+        part_KBB = fisher_KBB[piece.start - span.start : piece.stop - span.start]
+        part_KBB.baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+
+
+def invert(fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse over the active weights, in float64; inactive rows and columns are those of the identity.
+
+    A block that is not positive definite gets growing multiples of its mean diagonal added to its diagonal.
+
+    Returns:
+        The inverses, and the multiple that each block needed [K], 0 for most.
+
+    Raises:
+        PruningError: A block cannot be inverted whatever is added.
+    """
+    factor_KBB, jitter_K = cholesky(restrict(fisher_KBB.double(), active_KB))
+    with one_thread():
+        return torch.cholesky_inverse(factor_KBB), jitter_K
+
+
+def restrict(fisher_KBB: Tensor, active_KB: Tensor) -> Tensor:
+    """F over the active weights, the identity elsewhere."""
+    active = active_KB.to(fisher_KBB)
+    restricted_KBB = fisher_KBB * active[:, :, None] * active[:, None, :]
+    restricted_KBB.diagonal(dim1=1, dim2=2).add_(1 - active)
+    return restricted_KBB
+
+
+def cholesky(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factors, with jitter where needed; returns factors and the multiples of the mean diagonal added."""
+    with one_thread():
+        factor_KBB, failed_K = torch.linalg.cholesky_ex(matrix_KBB)
+    jitter_K = torch.zeros(len(matrix_KBB), dtype=matrix_KBB.dtype, device=matrix_KBB.device)
+    mean_K = matrix_KBB.diagonal(dim1=1, dim2=2).mean(dim=1)
+    for jitter in JITTERS:
+        (bad,) = failed_K.nonzero(as_tuple=True)
+        if len(bad) == 0:
+            return factor_KBB, jitter_K
+        jittered_KBB = matrix_KBB[bad]
+        jittered_KBB.diagonal(dim1=1, dim2=2).add_(jitter * mean_K[bad, None])
+        factor_KBB[bad], failed_K[bad] = torch.linalg.cholesky_ex(jittered_KBB)
+        jitter_K[bad] = jitter
+    if bool(failed_K.any()):
+        raise PruningError(
+            "a Fisher block cannot be inverted: its gradients are all zero or not finite",
+            "raise damping, such as 1e-8, or use more calibration samples",
+        )
+    return factor_KBB, jitter_K
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small factorisations in a batch: waking a second thread for each of them makes them many times slower."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def compensate(w_KB: Tensor, fisher_KBB: Tensor, kept_KB: Tensor) -> Tensor:
+    """The best values of the kept weights once the others are zero.
+
+    Minimises ``1/2 (u - w)^T F (u - w)`` over the kept weights P with the pruned ones S at zero::
+
+        u_P = w_P + F_PP^-1 F_PS w_S
+
+    Returns:
+        u in float64, exact zeros where pruned.
+    """
+    fisher_KBB, w_KB = fisher_KBB.double(), w_KB.double()
+    gone_KB = w_KB.masked_fill(kept_KB, 0)
+    pull_KB = (fisher_KBB @ gone_KB[:, :, None]).squeeze(2).masked_fill(~kept_KB, 0)
+    factor_KBB, _ = cholesky(restrict(fisher_KBB, kept_KB))
+    with one_thread():
+        change_KB = torch.cholesky_solve(pull_KB[:, :, None], factor_KBB).squeeze(2)
+    return (w_KB + change_KB).masked_fill(~kept_KB, 0)
+
+
+def predicted_loss(change_KB: Tensor, fisher_KBB: Tensor) -> float:
+    """``sum_b 1/2 d_b^T F_b d_b``."""
+    change_KB = change_KB.double()
+    return float((change_KB * (fisher_KBB.double() @ change_KB[:, :, None]).squeeze(2)).sum() / 2)

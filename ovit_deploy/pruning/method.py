@@ -1,0 +1,120 @@
+"""What every pruning method takes and gives."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ovit_deploy.errors import PruningError
+
+Masks = Mapping[str, Tensor]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The images a method may look at.
+
+    Args:
+        batches: Opens a fresh stream of (images, labels). Methods pass over it several times, so every call must give
+            the same samples: no random augmentation, no shuffling anew.
+        num_samples: How many images one pass gives.
+    """
+
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A method's answer. The model itself is not changed until :func:`apply`.
+
+    Args:
+        masks: True where a weight is kept, shaped like the weight.
+        weights: New values, exact zeros where pruned.
+        predicted_loss: Predicted increase of the loss, ``sum_b 1/2 d_b^T F_b d_b``; None if the method predicts none.
+        details: What happened on the way (gradients, jitter, seconds, passes, bytes), for the run's record.
+    """
+
+    masks: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    predicted_loss: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """A pruning method: settings in the fields of a frozen dataclass, one verb."""
+
+    def prune(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        *,
+        sparsity: float,
+        calibration: Calibration | None = None,
+        report: Report | None = None,
+    ) -> Pruned:
+        """Choose what to prune.
+
+        Args:
+            model: Its present weights are where pruning starts. It is left as it was found.
+            masks: The targets, by the name of their weight, and which of their weights are kept at present (True).
+            sparsity: Fraction of zeros wanted over all targets together, those that are there already included.
+            calibration: Training images; methods that look at weights only take None.
+            report: Called with a line of text as the work goes on.
+
+        Raises:
+            PruningError: The sparsity cannot be had, or a target cannot be treated by this method.
+        """
+        ...
+
+
+def apply(model: nn.Module, pruned: Pruned) -> None:
+    """Copy the new weights into the model, in place: tied weights, optimizers and wrappers keep their tensors."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, weight in pruned.weights.items():
+        parameters[name].data.copy_(weight)
+
+
+def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
+    """The present values of the targets, with zeros where the masks say so.
+
+    Raises:
+        PruningError: No target at all, or one that is not a parameter, has another shape than its mask, or is tied.
+    """
+    if not masks:
+        raise PruningError("nothing to prune: no target weights", "check the targets of the recipe")
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    uses = Counter(id(parameter) for parameter in parameters.values())
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise PruningError(f"{name} is not a parameter of the model", "check the targets of the recipe")
+        if uses[id(parameters[name])] > 1:
+            twins = [other for other, parameter in parameters.items() if parameter is parameters[name]]
+            raise PruningError(f"{' and '.join(twins)} are one tied weight", "leave it out of the targets")
+        if mask.shape != parameters[name].shape:
+            raise PruningError(
+                f"the mask of {name} has shape {tuple(mask.shape)}, its weight {tuple(parameters[name].shape)}"
+            )
+    return {name: parameters[name].detach() * masks[name].to(parameters[name].device) for name in masks}
+
+
+def num_zeros(masks: Masks, sparsity: float) -> int:
+    """``round(sparsity * total)``: the zeros over all targets that a sparsity means.
+
+    Raises:
+        PruningError: The sparsity is outside [0, 1), or there are more zeros already.
+    """
+    if not 0 <= sparsity < 1:
+        raise PruningError(f"sparsity {sparsity} is not in [0, 1)", "give the fraction of zeros, such as 0.75")
+    total = sum(mask.numel() for mask in masks.values())
+    present = total - sum(int(mask.sum()) for mask in masks.values())
+    wanted = round(sparsity * total)
+    if wanted < present:
+        raise PruningError(
+            f"sparsity {sparsity} asks for {wanted} zeros, but {present} of {total} weights are pruned already",
+            f"sparsity can only grow: ask for at least {present / total:.4f}",
+        )
+    return wanted

@@ -1,0 +1,206 @@
+"""Curves of every block and the weights that follow from them, within a memory budget.
+
+Fisher blocks take 4 d B bytes for d weights. What does not fit is done in groups of blocks, each in a pass of its own
+over the calibration samples (blocks are independent, so a group may end inside a layer). Of a group only ranks and
+marginals are kept, 8 bytes a weight, and allocation needs those of all groups; so with G groups the Fisher blocks of
+G - 1 of them are taken again to compensate weights: 2 G - 1 passes for one sparsity. Where one group is enough, one
+pass serves every sparsity.
+
+Not counted in the budget: the model and the activations of one batch, as in training.
+
+Shape suffixes: K Fisher blocks, B weights in a block.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ovit_deploy.errors import PruningError
+from ovit_deploy.kernels.eliminate import eliminate
+from ovit_deploy.pruning.allocation import Counts, Curve
+from ovit_deploy.pruning.fisher import Fishers, Span, block_size_for, compensate, fishers, invert, predicted_loss
+from ovit_deploy.pruning.method import Calibration, Masks, Report, target_weights
+
+WORK_SHARE = 4
+COPIES = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What elimination starts from: a model, its targets, and how its Fisher matrices are taken.
+
+    Args:
+        model: At the weights around which the loss is expanded.
+        masks: The targets and their kept weights.
+        calibration: The samples.
+        num_grads: How many of them make the Fisher matrices.
+        block_size: Requested block size.
+        damping: Added to the diagonal.
+        memory_budget: Bytes; a quarter is for work, the rest for Fisher blocks.
+        report: Told what goes on.
+    """
+
+    model: nn.Module
+    masks: Masks
+    calibration: Calibration
+    num_grads: int
+    block_size: int
+    damping: float
+    memory_budget: int
+    report: Report
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes for gradients and inverses in the making."""
+        return self.memory_budget // WORK_SHARE
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Curves of every weight, and all that a sparsity needs to become weights.
+
+    Args:
+        curves: Elimination of each weight.
+        jitter: Largest jitter of each weight's blocks, in multiples of the mean diagonal; 0 if none was needed.
+        groups: The spans that were done together.
+        last: Fisher blocks of the last group.
+    """
+
+    curves: dict[str, Curve]
+    jitter: dict[str, float]
+    groups: list[list[Span]]
+    last: Fishers
+
+
+def eliminate_all(problem: Problem) -> Solution:
+    """Eliminate in every block of every target.
+
+    Raises:
+        PruningError: The budget does not hold one block, or calibration gives other samples at each pass.
+    """
+    groups = plan(problem)
+    weights = target_weights(problem.model, problem.masks)
+    curves = {name: empty_curve(weight, problem.block_size) for name, weight in weights.items()}
+    jitter = dict.fromkeys(weights, 0.0)
+    last, first_loss = None, math.nan
+    for number, group in enumerate(groups, start=1):
+        last = None  # frees the blocks of the group before
+        last = group_fishers(problem, group, f"Fisher blocks, group {number} of {len(groups)}")
+        first_loss = same_samples(first_loss, last.mean_loss)
+        for span, fisher_KBB in last.blocks.items():
+            worst = eliminate_span(problem, span, fisher_KBB, weights[span.name], curves[span.name])
+            jitter[span.name] = max(jitter[span.name], worst)
+    assert last is not None
+    return Solution(curves, jitter, groups, last)
+
+
+def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> tuple[dict[str, Tensor], float]:
+    """New weights once ``counts`` are removed from each block, and the predicted increase of the loss."""
+    weights = target_weights(problem.model, problem.masks)
+    kept = kept_masks(solution.curves, counts)
+    loss = 0.0
+    for number, group in enumerate(reversed(solution.groups)):
+        found = solution.last
+        if number > 0:
+            found = group_fishers(problem, group, f"Fisher blocks again, {number} of {len(solution.groups) - 1}")
+            same_samples(solution.last.mean_loss, found.mean_loss)
+        for span, fisher_KBB in found.blocks.items():
+            loss += compensate_span(problem, span, fisher_KBB, weights[span.name], kept[span.name])
+    return weights, loss
+
+
+def kept_masks(curves: dict[str, Curve], counts: Counts) -> dict[str, Tensor]:
+    """Which weights [K, B] are kept once ``counts`` are removed from each block."""
+    return {name: curve.rank_KB > counts[name][:, None] for name, curve in curves.items()}
+
+
+def plan(problem: Problem) -> list[list[Span]]:
+    """All blocks in order, cut into groups whose Fisher blocks fit in the budget."""
+    parameters = dict(problem.model.named_parameters())
+    groups: list[list[Span]] = [[]]
+    room = capacity = problem.memory_budget - problem.work_bytes
+    for name, mask in problem.masks.items():
+        block = block_size_for(mask.numel(), problem.block_size)
+        bytes_per_block = block**2 * parameters[name].element_size()
+        if bytes_per_block > capacity or 8 * COPIES * block**2 > problem.work_bytes:
+            raise PruningError(
+                f"{problem.memory_budget} bytes of memory are too few for one {block} by {block} Fisher block of {name}",
+                f"give at least {8 * COPIES * block**2 * WORK_SHARE} bytes, or smaller blocks",
+            )
+        start, num_blocks = 0, mask.numel() // block
+        while start < num_blocks:
+            fitting = min(room // bytes_per_block, num_blocks - start)
+            if fitting == 0:
+                groups.append([])
+                room = capacity
+                continue
+            groups[-1].append(Span(name, start, start + fitting, block))
+            start += fitting
+            room -= fitting * bytes_per_block
+    return groups
+
+
+def group_fishers(problem: Problem, group: list[Span], text: str) -> Fishers:
+    """One pass over the calibration samples."""
+    problem.report(f"{text}: {problem.num_grads} gradients of {len({span.name for span in group})} weights")
+    return fishers(
+        problem.model,
+        group,
+        problem.masks,
+        problem.calibration,
+        num_grads=problem.num_grads,
+        damping=problem.damping,
+        work_bytes=problem.work_bytes,
+    )
+
+
+def same_samples(first_loss: float, loss: float) -> float:
+    """The loss of the first pass, once it is sure that this one has it too."""
+    if math.isnan(first_loss):
+        return loss
+    if not math.isclose(first_loss, loss, rel_tol=1e-4):
+        raise PruningError(
+            f"calibration gave other samples at a second pass (mean loss {first_loss:.6g}, then {loss:.6g})",
+            "it must give the same samples each time: no shuffling, no random augmentation; or raise the memory budget",
+        )
+    return first_loss
+
+
+def empty_curve(weight: Tensor, block_size: int) -> Curve:
+    """A curve to fill in, on the CPU."""
+    shape = (-1, block_size_for(weight.numel(), block_size))
+    return Curve(torch.zeros(weight.numel(), dtype=torch.int32).view(shape), torch.zeros(weight.numel()).view(shape))
+
+
+def eliminate_span(problem: Problem, span: Span, fisher_KBB: Tensor, weight: Tensor, curve: Curve) -> float:
+    """Eliminate in the blocks of a span, into its curve; returns the largest jitter."""
+    worst = 0.0
+    for piece, part in pieces(problem, span):
+        active_KB = piece.cut(problem.masks[span.name]).to(fisher_KBB.device)
+        finv_KBB, jitter_K = invert(fisher_KBB[part], active_KB)
+        found = eliminate(piece.cut(weight).double(), finv_KBB, active_KB)
+        curve.rank_KB[piece.start : piece.stop] = found.rank_KB.cpu()
+        curve.marginal_KB[piece.start : piece.stop] = found.marginal_KB.cpu().float()
+        worst = max(worst, float(jitter_K.max()))
+    return worst
+
+
+def compensate_span(problem: Problem, span: Span, fisher_KBB: Tensor, weight: Tensor, kept_KB: Tensor) -> float:
+    """Write new values into a span of ``weight``; returns the predicted increase of the loss."""
+    loss = 0.0
+    for piece, part in pieces(problem, span):
+        w_KB = piece.cut(weight)
+        u_KB = compensate(w_KB, fisher_KBB[part], kept_KB[piece.start : piece.stop].to(w_KB.device))
+        u_KB = u_KB.to(w_KB.dtype)
+        loss += predicted_loss(u_KB.double() - w_KB.double(), fisher_KBB[part])
+        w_KB.copy_(u_KB)
+    return loss
+
+
+def pieces(problem: Problem, span: Span) -> Iterator[tuple[Span, slice]]:
+    """A span in runs of blocks whose float64 copies fit in the working memory, and where they stand in it."""
+    for piece in span.pieces(max(1, problem.work_bytes // (8 * COPIES * span.block_size**2))):
+        yield piece, slice(piece.start - span.start, piece.stop - span.start)
