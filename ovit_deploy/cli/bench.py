@@ -176,9 +176,11 @@ def _watching() -> "Iterator[Watch]":
     from ovit_deploy.bench.latency import Watch
 
     with render.progress() as bar:
-        task = bar.add_task("rounds", total=None, visible=False)
+        task = bar.add_task("rounds", total=None, visible=False, start=False)
 
         def on_round(done: int, total: int) -> None:
+            if not done:
+                bar.reset(task)
             bar.update(task, completed=done, total=total, visible=True)
 
         yield Watch(render.note, on_round)

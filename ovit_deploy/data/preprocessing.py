@@ -6,8 +6,9 @@ from typing import Any
 
 import timm.data
 import torch
+from PIL import Image
 from torch import nn
-from torchvision.transforms import v2
+from torchvision import transforms
 
 from ovit_deploy.recipe.schema import Augmentation
 
@@ -35,7 +36,7 @@ class Preprocessing:
 
     def eval_transform(self) -> Callable[[Any], torch.Tensor]:
         """PIL image -> normalised float tensor [C, H, W], without chance."""
-        return v2.Compose([_mode(self.input_size[0]), timm.data.create_transform(**self._arguments())])
+        return transforms.Compose([_mode(self.input_size[0]), timm.data.create_transform(**self._arguments())])
 
     def train_transform(self, augmentation: Augmentation) -> Callable[[Any], torch.Tensor]:
         """PIL image -> normalised float tensor [C, H, W], augmented."""
@@ -50,25 +51,26 @@ class Preprocessing:
             auto_augment=augmentation.rand_augment,
             re_prob=augmentation.erasing,
         )
-        return v2.Compose([_mode(self.input_size[0]), transform])
+        return transforms.Compose([_mode(self.input_size[0]), transform])
 
     def _arguments(self) -> dict[str, Any]:
         return self.as_dict()
 
     def _padded_crop(self, augmentation: Augmentation) -> Callable[[Any], torch.Tensor]:
         size = self.input_size[1:]
-        steps: list[nn.Module] = [
-            _mode(self.input_size[0]),
-            v2.Resize(size),
-            v2.RandomCrop(size, padding=augmentation.crop_padding),
-            v2.RandomHorizontalFlip(augmentation.horizontal_flip),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(self.mean, self.std),
-            v2.RandomErasing(augmentation.erasing),
-        ]
-        return v2.Compose(steps)
+        return transforms.Compose(
+            [
+                _mode(self.input_size[0]),
+                transforms.Resize(size),
+                transforms.RandomCrop(size, padding=augmentation.crop_padding),
+                transforms.RandomHorizontalFlip(augmentation.horizontal_flip),
+                transforms.ToTensor(),
+                transforms.Normalize(self.mean, self.std),
+                transforms.RandomErasing(augmentation.erasing),
+            ]
+        )
 
 
-def _mode(channels: int) -> nn.Module:
-    return v2.Grayscale(1) if channels == 1 else v2.RGB()
+def _mode(channels: int) -> Callable[[Image.Image], Image.Image]:
+    mode = "L" if channels == 1 else "RGB"
+    return lambda image: image if image.mode == mode else image.convert(mode)

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.finetune import masks
+from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
-from ovit_deploy.pruning import Calibration, GlobalMagnitude, OViT, Pruned, UniformMagnitude, apply
+from ovit_deploy.pruning import Calibration, GlobalMagnitude, Method, OViT, UniformMagnitude, apply
 from ovit_deploy.recipe.schema import (
     DistillationModifier,
     GlobalMagnitudePruningModifier,
@@ -21,16 +21,6 @@ from ovit_deploy.recipe.schema import (
     PruningModifier,
 )
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, WeightDecay
-
-
-class Method(Protocol):
-    """A pruning method: see `ovit_deploy.pruning`."""
-
-    def prune(
-        self, model: nn.Module, masks: masks.Masks, *, sparsity: float, calibration: Calibration | None
-    ) -> Pruned:
-        """Masks and weights at ``sparsity``."""
-        ...
 
 
 @dataclass
@@ -43,7 +33,7 @@ class State:
     calibration: Callable[[int], Calibration]
     memory_budget: int | None
     report: Callable[[str], None]
-    masks: masks.Masks = field(default_factory=dict)
+    masks: masking.Masks = field(default_factory=dict)
     distillation: DistillationModifier | None = None
     prunings: list[dict[str, Any]] = field(default_factory=list)
 
@@ -54,7 +44,7 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
         case Prune():
             _prune(action, state, epoch)
         case HoldZeros():
-            held = masks.of_zeros(state.model, state.targets[action.place])
+            held = masking.of_zeros(state.model, state.targets[action.place])
             state.masks.update({name: mask & state.masks.get(name, mask) for name, mask in held.items()})
         case WeightDecay():
             for group in state.optimizer.param_groups:
@@ -84,13 +74,13 @@ def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
 
 def _prune(action: Prune, state: State, epoch: float) -> None:
     modifier, names = action.modifier, state.targets[action.place]
-    present = {name: state.masks.get(name, mask) for name, mask in masks.full(state.model, names).items()}
+    present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
     calibration = state.calibration(getattr(modifier, "num_grads", 0)) if modifier.gradients else None
     state.report(f"epoch {epoch:g}: {name_of(modifier)} to {action.sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     loss_before = _calibration_loss(state.model, calibration)
     pruned = method_of(modifier, state.memory_budget).prune(
-        state.model, present, sparsity=action.sparsity, calibration=calibration
+        state.model, present, sparsity=action.sparsity, calibration=calibration, report=state.report
     )
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
@@ -100,7 +90,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
             "event": "prune",
             "epoch": epoch,
             "method": name_of(modifier),
-            "sparsity": masks.sparsity(pruned.masks),
+            "sparsity": masking.sparsity(pruned.masks),
             "predicted_loss_increase": pruned.predicted_loss,
             "measured_loss_increase": None if loss_before is None else _difference(loss_after, loss_before),
             "seconds": time.perf_counter() - started,

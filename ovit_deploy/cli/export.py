@@ -1,0 +1,123 @@
+"""``ovit-deploy export``: a pruned model becomes an ONNX file that is proven to be the model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from ovit_deploy import checkpoint, models
+from ovit_deploy.checkpoint import Run
+from ovit_deploy.cli import render
+from ovit_deploy.errors import RunError
+
+if TYPE_CHECKING:
+    from ovit_deploy.data import ImageData, Preprocessing
+    from ovit_deploy.export.card import Facts
+    from ovit_deploy.export.deployment import ExportReport
+
+RUN_FACTS = ("created", "recipe", "data", "seed", "dense", "final")
+
+
+def export(
+    *,
+    onnx: Annotated[bool, Parameter(negative=())] = True,
+    run: str | None = None,
+    profile: str = "deepsparse",
+    data: str | None = None,
+    num_images: Annotated[int, Parameter(validator=Number(gte=1))] = 256,
+    output: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Write the model of a run as sparse ONNX, and prove on test images that the file is the model.
+
+    The folder runs/<name>/deployment gets model.onnx, model.json (what it is), recipe.yaml, and a few sample inputs
+    with their outputs. The default profile is the form that DeepSparse runs fast; every engine reads it.
+
+    Example: ovit-deploy export --onnx
+
+    Args:
+        onnx: The format; there is no other.
+        run: The run to export, its name or folder; by default the newest.
+        profile: A profile file, or the name of a shipped one.
+        data: The images to verify with, as given to prune; by default those of the package, if the run used them.
+        num_images: Test images to verify with.
+        output: The folder to write; by default the run's own.
+        json: Print model.json instead of a table.
+    """
+    from ovit_deploy.data import Preprocessing, sample_images
+    from ovit_deploy.export import deployment
+    from ovit_deploy.export.profile import load_profile
+
+    declared = load_profile(profile)
+    source = checkpoint.load_run(_folder(run))
+    model = models.build(models.Choice(source.spec, weights=source.weights))
+    preprocessing = Preprocessing.of(model)
+    images, _ = sample_images(_data(data, source).test, preprocessing, num_images)
+    report = deployment.export(
+        model,
+        images=images,
+        masks=source.masks(),
+        profile=declared,
+        facts=_facts(source, preprocessing),
+        recipe_text=source.recipe_text,
+        destination=output.expanduser() if output else source.folder / "deployment",
+        progress=lambda step: render.note(f"{source.folder.name}: {step}"),
+    )
+    if json:
+        render.as_json(report.card)
+        return
+    _show(report)
+    render.next_command("ovit-deploy bench --engine deepsparse" + (f" --model {report.file}" if output else ""))
+
+
+def _folder(run: str | None) -> Path:
+    """The folder of a run, by its name or path; the newest without either."""
+    if run is None:
+        return checkpoint.newest_run()
+    return Path(run) if Path(run, "run.json").is_file() else checkpoint.RUNS / run
+
+
+def _data(name: str | None, run: Run) -> "ImageData":
+    """The images named, or those that the run used if they can be found by what it remembers of them.
+
+    Raises:
+        RunError: they cannot.
+    """
+    from ovit_deploy.data import load_data
+
+    used = run.facts.get("data")
+    if name is not None or used == "fashion-mnist":
+        return load_data(name or used)
+    shipped = load_data()
+    if used != shipped.name:
+        raise RunError(f"{run.folder} was made with other images ({used})", "name them with --data, as for prune")
+    return shipped
+
+
+def _facts(run: Run, preprocessing: "Preprocessing") -> "Facts":
+    from ovit_deploy.export.card import Facts
+
+    return Facts(
+        name=run.spec.name,
+        kwargs=run.spec.kwargs,
+        classes=run.spec.classes,
+        preprocessing=preprocessing.as_dict(),
+        run={"name": run.folder.name} | {key: run.facts[key] for key in RUN_FACTS if key in run.facts},
+    )
+
+
+def _show(report: "ExportReport") -> None:
+    """One line for the file, one a number that proves it."""
+    sparsity, checked = report.card["sparsity"], report.card["verification"]
+    columns = ("file", "size", "sparsity", "of all", "max difference", "same class", "images")
+    row = (
+        report.file,
+        f"{report.size_bytes / 1e6:.1f} MB",
+        f"{sparsity['prunable']:.2%}",
+        f"{sparsity['all']:.2%}",
+        f"{checked['max_abs_difference']:.1e}",
+        f"{checked['top1_agreement']:.0%}",
+        checked["num_images"],
+    )
+    render.table(f"{report.card['model']['name']}, profile {report.card['profile']['name']}", columns, [row])

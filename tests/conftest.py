@@ -1,0 +1,1 @@
+"""Its presence puts this folder on the path: tests write ``from cases import tiny_vit``, ``import oracles``."""

@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from ovit_deploy import checkpoint, models
+from ovit_deploy.checkpoint import ModelSpec
+from ovit_deploy.data import Preprocessing
+from ovit_deploy.errors import ModelError
+from ovit_deploy.models import Choice
+
+TINY = ModelSpec(
+    "vit_tiny_patch16_224",
+    {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "in_chans": 1, "num_classes": 3},
+    (0.3,),
+    (0.4,),
+    ("a", "b", "c"),
+)
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    checkpoint.save_tensors(path, models.build(Choice(TINY)).state_dict(), TINY)
+    return path
+
+
+def choose(name=None, file=None, pretrained=False) -> Choice:
+    return models.choose(name, checkpoint=file, pretrained=pretrained)
+
+
+def test_without_arguments_the_embedded_model_is_meant_and_says_which_it_is() -> None:
+    choice = choose()
+    assert choice.weights == models.EMBEDDED
+    assert len(choice.spec.classes) == 10
+
+
+def test_our_checkpoint_rebuilds_its_model(tiny_file) -> None:
+    choice = choose(file=tiny_file)
+    assert choice.spec == TINY
+    model = models.build(choice)
+    assert not model.training
+    assert torch.equal(model.head.weight, checkpoint.load_tensors(tiny_file)["head.weight"])
+    assert Preprocessing.of(model).input_size == (1, 16, 16)
+    assert Preprocessing.of(model).mean == (0.3,)
+
+
+def test_shapes_from_a_file_equal_those_from_timm(tiny_file) -> None:
+    from_file, from_timm = models.shapes(choose(file=tiny_file)), models.shapes(Choice(TINY))
+    assert from_file == from_timm
+
+
+def test_an_unknown_model_is_told_its_nearest() -> None:
+    with pytest.raises(ModelError) as caught:
+        models.build(choose("deit_tiny_patch16_225"))
+    assert "deit_tiny_patch16_224" in caught.value.hint
+
+
+def test_pretrained_weights_without_a_network_are_a_clear_error(monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="pretrained weights cannot be fetched"):
+        models.build(choose("deit_tiny_patch16_224", pretrained=True))
+
+
+def test_weights_of_another_model_are_refused(tiny_file) -> None:
+    with pytest.raises(ModelError, match="not the weights of deit_tiny_patch16_224"):
+        models.build(choose("deit_tiny_patch16_224", tiny_file))
+
+
+def test_a_wrong_class_count_is_refused(tiny_file) -> None:
+    choice = models.completed(choose(file=tiny_file), classes=("a", "b"), channels=1)
+    with pytest.raises(ModelError, match="tells 3 classes apart, the data have 2"):
+        models.build(choice)
+
+
+def test_a_model_from_chance_takes_classes_and_channels_of_the_data() -> None:
+    spec = ModelSpec(
+        "vit_tiny_patch16_224", {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    )
+    model = models.build(models.completed(Choice(spec), classes=("a", "b"), channels=1))
+    assert model(torch.zeros(1, 1, 16, 16)).shape == (1, 2)
+    assert len(Preprocessing.of(model).mean) == 1
+
+
+def test_a_foreign_checkpoint_needs_a_model(tmp_path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    checkpoint.save_tensors(path, {"x": torch.zeros(1)})
+    with pytest.raises(ModelError, match="does not say which model"):
+        choose(file=path)
+
+
+@pytest.mark.parametrize("arguments", [{"pretrained": True}, {"file": "x", "pretrained": True}])
+def test_contradicting_sources_are_refused(arguments) -> None:
+    with pytest.raises(ModelError):
+        choose(**arguments)
