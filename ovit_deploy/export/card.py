@@ -28,14 +28,14 @@ class Facts:
         kwargs: that timm builds it with.
         classes: names, in the order of the logits.
         preprocessing: input_size, mean, std, interpolation, crop_pct, ...
-        training: whatever else the run says of itself (accuracy, seed), copied as it is.
+        run: whatever else the run says of itself (data, accuracy, seed), copied as it is.
     """
 
     name: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     classes: Sequence[str] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_card(
@@ -52,7 +52,7 @@ def make_card(
         "output": {"name": OUTPUT, "shape": list(checked.logits.shape[1:]), "batch": batch, "dtype": "float32"},
         "classes": list(facts.classes),
         "preprocessing": dict(facts.preprocessing),
-        "training": dict(facts.training),
+        "run": dict(facts.run),
         "sparsity": sparsities(path, masks),
         "profile": profile.model_dump(mode="json"),
         "verification": {

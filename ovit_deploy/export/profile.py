@@ -2,13 +2,22 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from ovit_deploy import catalog
 from ovit_deploy.errors import ExportError, OvitError
+from ovit_deploy.export.passes import find_pass
+from ovit_deploy.recipe import yaml
+
+
+def _known(name: str) -> str:
+    try:
+        find_pass(name)
+    except ExportError as error:
+        raise ValueError(f"{error.message}, {error.hint}") from None
+    return name
 
 
 class Profile(BaseModel):
@@ -29,62 +38,52 @@ class Profile(BaseModel):
 
     name: str
     description: str
-    opset: Annotated[int, Field(ge=18, le=23)]
-    ir_version: Annotated[int, Field(ge=8, le=12)]
+    opset: int = Field(ge=18, le=23)
+    ir_version: int = Field(ge=8, le=12)
     batch: Literal["dynamic"] | PositiveInt = "dynamic"
     attention: Literal["plain", "as_is"] = "plain"
-    passes: tuple[str, ...] = ()
-    tolerance: Annotated[float, Field(ge=0)] = 1e-4
+    passes: tuple[Annotated[str, AfterValidator(_known)], ...] = ()
+    tolerance: float = Field(1e-4, ge=0)
+
+
+KEYS = [key for key in Profile.model_fields if key != "name"]
 
 
 def load_profile(name: str | Path) -> Profile:
     """The profile that ``name`` stands for: a path, or the bare name of a shipped one.
 
     Raises:
-        ExportError: there is no such file, or something in it is wrong; says file, line and key.
+        ExportError: there is no such file, or something in it is wrong: every problem as
+            ``file:line:column: message``, with the key or pass that was probably meant.
     """
     try:
         path = catalog.find("export", name)
     except OvitError as error:
         raise ExportError(error.message, error.hint) from None
-    fields = _read(path)
     try:
-        return Profile(name=path.stem, **fields)
-    except ValidationError as error:
-        raise _explained(error, path, fields) from None
+        document = yaml.parse(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ExportError(f"{path}: not UTF-8 text", "a profile is a YAML file, see export/") from None
+    problems = [(problem.place, problem.message) for problem in document.problems]
+    if not problems and not isinstance(document.data, dict):
+        problems = [((1, 1), f"a profile is a mapping with the keys {', '.join(KEYS)}")]
+    if not problems and "name" in document.data:
+        problems = [(document.place(("name",)), "unknown key name: a profile is called as its file is")]
+    if not problems:
+        try:
+            return Profile(name=path.stem, **document.data)
+        except ValidationError as error:
+            problems = [(document.place(item["loc"]), _say(item)) for item in error.errors()]
+    lines = [f"{path}:{line}:{column}: {message}" for (line, column), message in sorted(problems)]
+    raise ExportError("\n".join(lines), "mend the profile; export/README.md lists its keys")
 
 
-def _read(path: Path) -> dict:
-    """The mapping in a YAML file, with line numbers attached."""
-    try:
-        fields = YAML().load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ExportError(
-            f"{path}: not YAML: {' '.join(str(error).split())}", "compare it with export/deepsparse.yaml"
-        ) from None
-    if not isinstance(fields, dict) or "name" in fields:
-        raise ExportError(f"{path}: not a profile", "write `key: value` lines; the name is the file's")
-    return fields
-
-
-def _explained(error: ValidationError, path: Path, fields: dict) -> ExportError:
-    """All problems of one file as one error."""
-    problems = [_problem(item["loc"], item["msg"], path, fields) for item in error.errors()]
-    return ExportError("\n".join(problems), f"known keys: {', '.join(_keys())}")
-
-
-def _problem(location: tuple[int | str, ...], message: str, path: Path, fields: dict) -> str:
-    """One problem: file, line, key, what is wrong, and the key that was probably meant."""
-    key = str(location[0])
-    if key not in fields:
-        return f"{path}: {key}: {message}"
-    where = f"{path}:{fields.lc.key(key)[0] + 1}: {key}"  # pyrefly: ignore
-    if key in _keys():
-        return f"{where}: {message} (found {fields[key]!r})"
-    near = difflib.get_close_matches(key, _keys(), n=1)
-    return f"{where}: unknown key{f', did you mean {near[0]}?' if near else ''}"
-
-
-def _keys() -> list[str]:
-    """The keys that a profile file may have."""
-    return [key for key in Profile.model_fields if key != "name"]
+def _say(item: Any) -> str:
+    """One problem in words."""
+    key = str(item["loc"][0])
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    if item["type"] != "extra_forbidden":
+        return f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
+    near = difflib.get_close_matches(key, KEYS, n=1)
+    return f"unknown key {key}, " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}")

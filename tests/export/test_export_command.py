@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ovit_deploy import checkpoint
+from ovit_deploy.checkpoint import ModelSpec
+from ovit_deploy.cli import main
+from ovit_deploy.data import load_data
+
+KWARGS = {
+    "img_size": 28,
+    "patch_size": 7,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "in_chans": 1,
+    "num_classes": 10,
+}
+
+
+def make_run(name: str, model: nn.Module, masks: dict[str, Tensor], *, data: str) -> Path:
+    spec = ModelSpec("vit_tiny_patch16_224", KWARGS, (0.286,), (0.353,), tuple("abcdefghij"))
+    with checkpoint.new_run(name) as folder:
+        checkpoint.save_tensors(folder / "model.safetensors", model.state_dict(), spec)
+        checkpoint.save_tensors(folder / "masks.safetensors", {n: m.to(torch.uint8) for n, m in masks.items()})
+        checkpoint.write(folder / "recipe.yaml", "modifiers: []\n")
+        checkpoint.write(folder / "run.json", json.dumps({"data": data, "seed": 7}))
+    return checkpoint.RUNS / name
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: nn.Module, masks: dict[str, Tensor]) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return make_run("first", model, masks, data=load_data().name)
+
+
+def code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main(["export", *arguments])
+    return int(exit_.value.code or 0)
+
+
+def test_the_newest_run_is_exported_and_the_next_command_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("--onnx", "--num-images", "20") == 0
+    shown = capsys.readouterr()
+    assert "runs/first/deployment/model.onnx" in shown.out
+    assert "75." in shown.out
+    assert "100%" in shown.out
+    assert "next: ovit-deploy bench --engine deepsparse" in shown.out
+    assert "first: verifying" in shown.err
+    card = json.loads((run / "deployment" / "model.json").read_text())
+    assert card["classes"] == list("abcdefghij")
+    assert card["run"] == {"name": "first", "data": load_data().name, "seed": 7}
+    assert card["preprocessing"]["mean"] == [0.286]
+    assert card["verification"]["num_images"] == 20
+    assert (run / "deployment" / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
+
+
+def test_json_goes_to_stdout_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code("--json", "--num-images", "2", "--run", "first", "--output", "elsewhere") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "elsewhere" / "model.json").read_text())
+    assert not (run / "deployment").exists()
+
+
+def test_without_a_run_the_command_that_makes_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert code() == 1
+    assert "ovit-deploy prune --recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--profile", "deepspars"), "did you mean deepsparse?"),
+        (("--run", "second"), "runs/second: not a complete run"),
+        (("--data", "missing/"), "missing/"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_remedy(
+    arguments: tuple[str, ...], message: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code(*arguments) == 1
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert not shown.out
+
+
+def test_images_that_the_run_did_not_use_must_be_named(
+    run: Path, model: nn.Module, masks: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("second", model, masks, data="flowers")
+    assert code("--run", "second") == 1
+    assert "name them with --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("--num-images", "0"), ("--no-onnx",), ("--profil", "x")])
+def test_wrong_usage_is_two(arguments: tuple[str, ...], run: Path) -> None:
+    assert code(*arguments) == 2
