@@ -110,9 +110,9 @@ def _facts(run: Run, preprocessing: "Preprocessing") -> "Facts":
 def _show(report: "ExportReport") -> None:
     """One line for the file, one a number that proves it."""
     sparsity, checked = report.card["sparsity"], report.card["verification"]
-    columns = ("file", "size", "sparsity", "of all", "max difference", "same class", "images")
+    columns = ("file", "size", "sparsity", "of all", "max difference", "same top-1", "images")
     row = (
-        report.file,
+        report.file.name,
         f"{report.size_bytes / 1e6:.1f} MB",
         f"{sparsity['prunable']:.2%}",
         f"{sparsity['all']:.2%}",
@@ -121,3 +121,4 @@ def _show(report: "ExportReport") -> None:
         checked["num_images"],
     )
     render.table(f"{report.card['model']['name']}, profile {report.card['profile']['name']}", columns, [row])
+    render.line(f"wrote {report.folder}")
