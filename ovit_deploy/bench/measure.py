@@ -59,6 +59,7 @@ def interleave(
     measured = Measured({name: [] for name in contestants}, {})
     order, draw = list(contestants), random.Random(seed)
     num_rounds = len(next(iter(plan.values()), []))
+    on_round(0, num_rounds)
     for number in range(num_rounds):
         draw.shuffle(order)
         for name in [name for name in order if name not in measured.failures]:

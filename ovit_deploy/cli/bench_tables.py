@@ -33,7 +33,7 @@ def show_latency(rows: "list[Row]", hardware: dict[str, Any]) -> None:
 def show_pruner(found: "PrunerResult", suite: "PrunerSuite") -> None:
     """Both forms of elimination, and how well they agree."""
     title = f"{suite.blocks:,} Fisher blocks of {suite.block_size}, eliminated to the end, float32"
-    rows = [(row.form, f"{row.median_s:.2f}", len(row.runs_s)) for row in found.rows]
+    rows = [(row.form, f"{row.median_s:.3g}", len(row.runs_s)) for row in found.rows]
     render.table(title, ("form", "median s", "runs"), rows)
     summary = found.summary
     render.line(

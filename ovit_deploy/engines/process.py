@@ -126,7 +126,7 @@ class EngineProcess:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._child.stdout], [], [], left)[0]:
                 self._child.kill()
-                late = f"{self.engine} gave no answer within {self.timeout_s:.0f} s {doing}"
+                late = f"{self.engine} gave no answer within {self.timeout_s:g} s {doing}"
                 raise EngineError(late, "--timeout gives it longer")
             read = os.read(self._child.stdout.fileno(), 65536)
             if not read:

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ovit_deploy.cli import main
+
+
+def run(*arguments: str) -> int | str | None:
+    """The exit code of ``ovit-deploy bench``."""
+    with pytest.raises(SystemExit) as left:
+        main(["bench", *arguments])
+    return left.value.code
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_tables_name_the_dense_twin_and_the_json_file(save, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model", str(save()), "--iterations", "4") == 0
+    shown = capsys.readouterr().out
+    assert "dense twin: the same graph with its zeros filled" in shown
+    assert "wrote bench.json" in shown
+    assert len(json.loads(Path("bench.json").read_text())["rows"]) == 2
+
+
+def test_json_goes_to_stdout_alone(save, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model", str(save()), "--iterations", "2", "--json", "--output", "out/b.json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(Path("out/b.json").read_text())
+
+
+def test_the_result_of_an_export_goes_to_its_run(save, capsys: pytest.CaptureFixture[str]) -> None:
+    deployment = Path("runs/mine/deployment")
+    deployment.mkdir(parents=True)
+    save().rename(deployment / "model.onnx")
+    (deployment / "model.json").write_text("{}")
+    assert run("--run", "mine", "--iterations", "1") == 0
+    assert Path("runs/mine/bench.json").is_file()
+
+
+def test_a_failed_engine_exits_with_1_after_the_others_were_told(save, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model", str(save(ir_version=10)), "--engine", "all", "--iterations", "2") == 1
+    shown = capsys.readouterr()
+    assert "failed" in shown.out
+    assert "images/s" in shown.out
+    assert "deepsparse reads ONNX up to IR version 9" in shown.err
+    assert len(json.loads(Path("bench.json").read_text())["rows"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model", "none.onnx"], "none.onnx: no such file"),
+        ([], "no exports here"),
+        (["--model", "none.onnx", "--run", "mine"], "two things to measure"),
+        (["--model", "none.onnx", "--sparsity", "0.5"], "has its own zeros"),
+        (["--model", "deit_smal"], "timm knows no such model"),
+        (["--model", "none.onnx", "--threads", "4096"], "usable cores"),
+        (["--suite", "cpu_latncy"], "did you mean cpu_latency?"),
+    ],
+)
+def test_a_mistake_is_an_error_with_a_remedy(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 1
+    shown = capsys.readouterr().err
+    assert expected in shown
+    assert "hint:" in shown
+
+
+def test_the_pruner_suite_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.yaml").write_text("kind: pruner\nblocks: 4\nblock_size: 16\nrepeats: 2\n")
+    assert run("--suite", "small.yaml") == 0
+    assert "batched torch" in capsys.readouterr().out
+    assert json.loads(Path("pruner.json").read_text())["summary"]["same_order"] > 0.99

@@ -1,0 +1,82 @@
+import signal
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ovit_deploy.bench.latency import Settings, Watch, compare, measure_latency
+from ovit_deploy.bench.source import Source
+from ovit_deploy.bench.subject import Subject, prepare
+
+ONE = Settings(("onnxruntime",), iterations=6, timeout_s=60)
+
+
+@pytest.fixture
+def subject(sparse: Source, tmp_path: Path) -> Subject:
+    return prepare(sparse, batch_size=2, seed=0, folder=tmp_path)
+
+
+def test_every_variant_on_an_engine_is_a_row_with_all_its_figures(subject: Subject) -> None:
+    sparse, dense = measure_latency(subject, ONE)
+    assert (sparse.weights, dense.weights) == ("75% zeros", "dense twin")
+    for row in (sparse, dense):
+        assert row.latency
+        assert row.latency.num_runs == 6
+        assert row.load_s
+        assert row.peak_mib
+    assert sparse.vs_dense
+    assert sparse.vs_dense == sparse.vs_onnxruntime
+    assert dense.vs_dense is None
+
+
+def test_logits_are_compared_with_onnxruntimes_but_not_the_twins(subject: Subject) -> None:
+    sparse, dense = measure_latency(subject, ONE)
+    assert sparse.agreement
+    assert (sparse.agreement.max_abs_difference, sparse.agreement.top1, sparse.agreement.num_images) == (0, 1, 8)
+    assert dense.agreement is None
+
+
+def test_an_engine_that_refuses_the_file_does_not_harm_the_other(save, tmp_path: Path) -> None:
+    subject = prepare(Source("new", (save(ir_version=10),)), batch_size=1, seed=0, folder=tmp_path)
+    rows = measure_latency(subject, Settings(("deepsparse", "onnxruntime"), iterations=2, timeout_s=60))
+    assert [row.error for row in rows[:2]] == ["deepsparse reads ONNX up to IR version 9, the file has 10"] * 2
+    assert all(row.latency and row.error is None for row in rows[2:])
+
+
+def test_an_engine_that_is_killed_while_it_is_timed_does_not_harm_the_other(subject: Subject) -> None:
+    def kill_one(done: int, total: int) -> None:
+        if done == 2:
+            psutil.Process().children()[0].send_signal(signal.SIGKILL)
+
+    killed, other = measure_latency(subject, ONE, Watch(on_round=kill_one))
+    assert killed.error
+    assert "onnxruntime died (SIGKILL)" in killed.error
+    assert killed.latency is None
+    assert len(killed.blocks_ms) == 2
+    assert other.latency
+    assert other.latency.num_runs == 6
+
+
+def test_no_process_is_left_behind(subject: Subject) -> None:
+    measure_latency(subject, ONE)
+    assert psutil.Process().children() == []
+
+
+def test_an_interrupted_benchmark_leaves_no_process_behind(subject: Subject) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_latency(subject, ONE, Watch(on_round=interrupt))
+    assert psutil.Process().children() == []
+
+
+def test_a_nan_is_an_infinite_difference() -> None:
+    assert compare(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]])).max_abs_difference == np.inf
+
+
+def test_top_1_agreement_is_the_fraction_of_images() -> None:
+    found = compare(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert found.top1 == 0.5
+    assert found.max_abs_difference == 1
