@@ -11,19 +11,24 @@ remedy, 2 wrong usage, 130 interrupted.
 import sys
 from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from ovit_deploy.cli import render
+from ovit_deploy.cli.bench import bench
+from ovit_deploy.cli.evaluate import evaluate
+from ovit_deploy.cli.export import export
+from ovit_deploy.cli.prune import prune
+from ovit_deploy.cli.train import train
 from ovit_deploy.errors import OvitError
 
 app = App(
     name="ovit-deploy",
     help="Prune vision transformers with oViT, export sparse ONNX, measure the speed-up on real engines.",
     version=lambda: version("ovit-deploy"),
-    help_epilogue="Example: ovit-deploy prune --recipe recipes/deit_75.yaml",
+    default_parameter=Parameter(negative=(), consume_multiple=False),
 )
-for verb in ("train", "prune", "export", "bench"):
-    app.command(f"ovit_deploy.cli.{verb}:{verb}", name=verb)
+for number, verb in enumerate((prune, export, bench, train, evaluate)):
+    app.command(verb, sort_key=number)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """What the verbs ``train`` and ``prune`` share: reading the recipe, watching the run, telling how it ended."""
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,13 +65,10 @@ def show_plan(recipe: Recipe, choice: Choice) -> None:
     rows.append((f"{plan.num_epochs:g}", "end", ""))
     render.table(f"{recipe.name}: timeline", ("epoch", "action", "what"), rows)
     matched = sorted({name for names in targets.values() for name in names}, key=list(shapes).index)
-    sizes = {name: _size(shapes[name]) for name in shapes}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     if matched:
-        render.table(
-            f"{choice.spec.name}: matched layers",
-            ("tensor", "shape", "weights"),
-            [(name, "x".join(map(str, shapes[name])), f"{sizes[name]:,}") for name in matched],
-        )
+        columns = ("tensors", "count", "shape", "weights each")
+        render.table(f"{choice.spec.name}: matched layers", columns, _families(matched, shapes))
     total, chosen = sum(sizes.values()), sum(sizes[name] for name in matched)
     render.line(
         f"{chosen:,} of {total:,} weights are targets; {len(prunable(shapes)) - len(matched)} other matrices stay dense"
@@ -92,11 +90,16 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "distillation", f"hardness {modifier.hardness:g}, temperature {modifier.temperature:g}"
 
 
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:
+    """One row for all tensors that differ only in a number of their name: blocks.*.attn.qkv.weight."""
+    groups: dict[tuple[str, tuple[int, ...]], int] = {}
+    for name in names:
+        key = (re.sub(r"\b\d+\b", "*", name), tuple(shapes[name]))
+        groups[key] = groups.get(key, 0) + 1
+    return [
+        (pattern, str(count), "x".join(map(str, shape)), f"{math.prod(shape):,}")
+        for (pattern, shape), count in groups.items()
+    ]
 
 
 @contextmanager
@@ -122,7 +125,9 @@ def watching() -> Iterator["Watchers"]:
 def show_summary(finished: "Finished") -> None:
     """Accuracies with their intervals, sparsities, predicted and measured loss, time."""
     facts = finished.facts
-    rows = [(label, *_accuracy(facts[key])) for label, key in (("dense", "dense"), ("final", "final")) if facts[key]]
+    rows = [
+        (label, *accuracy_cells(facts[key])) for label, key in (("dense", "dense"), ("final", "final")) if facts[key]
+    ]
     render.table(
         f"{facts['model']['name']} on {facts['data']}", ("model", "top-1", "95 % interval", "test images"), rows
     )
@@ -140,7 +145,8 @@ def show_summary(finished: "Finished") -> None:
     render.line(f"time: {facts['seconds']:.0f} s    run: {finished.folder}")
 
 
-def _accuracy(facts: dict[str, Any]) -> tuple[str, str, str]:
+def accuracy_cells(facts: dict[str, Any]) -> tuple[str, str, str]:
+    """Top-1, its 95 % interval and the number of images, for a table."""
     low, high = facts["interval95"]
     return f"{facts['top1']:.2%}", f"{low:.2%} to {high:.2%}", f"{facts['images']:,}"
 

@@ -21,7 +21,7 @@ def prune(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Prune and finetune a model by a recipe, into runs/<name>.
+    """Prune and finetune a model by a recipe, into runs/NAME.
 
     Without --model and --data it works on the small ViT and the Fashion-MNIST images in this package.
 

@@ -18,7 +18,7 @@ def train(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Train a model by a recipe, into runs/<name>.
+    """Train a model by a recipe, into runs/NAME.
 
     The model is --model, else the recipe's own; without --checkpoint or --pretrained it starts from chance.
 

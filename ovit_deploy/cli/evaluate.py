@@ -1,0 +1,57 @@
+"""``ovit-deploy evaluate``: top-1 of a model on the test images of a data set."""
+
+from pathlib import Path
+
+from ovit_deploy import models
+from ovit_deploy.checkpoint import RUNS, load_run, newest_run
+from ovit_deploy.cli import common, render
+from ovit_deploy.errors import OvitError
+
+
+def evaluate(
+    *,
+    run: str | None = None,
+    model: str | None = None,
+    checkpoint: Path | None = None,
+    pretrained: bool = False,
+    data: str | None = None,
+    json: bool = False,
+) -> None:
+    """Measure top-1, with its 95 % interval, on the test images of a data set.
+
+    Without --run, --model and --checkpoint it measures the newest run.
+
+    Example: ovit-deploy evaluate --data fashion-mnist
+
+    Args:
+        run: The name of a run.
+        model: A timm model name.
+        checkpoint: Its weights, a safetensors file.
+        pretrained: Take timm's weights from the hub.
+        data: fashion-mnist, a folder, an .npz file, or a timm data set.
+        json: Print the result as JSON.
+    """
+    if run is not None and (model is not None or checkpoint is not None):
+        raise OvitError("--run together with --model or --checkpoint", "give one of them")
+    if model is None and checkpoint is None:
+        checkpoint = load_run(RUNS / run if run else newest_run()).weights
+    choice = models.choose(model, checkpoint=common.existing(checkpoint), pretrained=pretrained)
+
+    from ovit_deploy.data import Preprocessing, eval_loader, load_data
+    from ovit_deploy.finetune.evaluate import evaluate as measure
+
+    images = load_data(data)
+    choice = models.completed(choice, classes=images.classes, channels=images.channels)
+    network = models.build(choice)
+    result = measure(network, eval_loader(images.test, Preprocessing.of(network)))
+    zeros = sum(int((p == 0).sum()) for p in network.parameters()) / sum(p.numel() for p in network.parameters())
+    facts = result.accuracy.as_dict() | {"loss": result.loss, "zeros": zeros}
+    source = str(checkpoint or f"{model} ({'hub' if pretrained else 'random'} weights)")
+    if json:
+        render.as_json({"weights": source, "data": images.name, **facts})
+        return
+    render.table(
+        f"{source} on {images.name}",
+        ("model", "top-1", "95 % interval", "test images", "loss", "zeros"),
+        [(choice.spec.name, *common.accuracy_cells(facts), f"{result.loss:.4f}", f"{zeros:.2%}")],
+    )
