@@ -134,6 +134,8 @@ def summed_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
             f"the calibration loss is not finite ({float(loss.detach())})",
             "check the checkpoint, and that images are normalised as the model expects",
         )
+    if not loss.requires_grad:
+        raise PruningError("the loss depends on none of the targets", "check the targets of the recipe")
     return loss
 
 
@@ -169,6 +171,7 @@ def factors(layer: Layer, inputs: Tensor, deltas: Tensor, num_samples: int) -> S
     groups = 1
     if isinstance(layer, nn.Conv2d):
         groups = layer.groups
+        assert not isinstance(layer.padding, str)
         patches = functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         inputs, deltas = patches.transpose(1, 2), deltas.flatten(2).transpose(1, 2)
     return SampleGradients(
@@ -190,8 +193,8 @@ def check_used_once(names: Iterable[str], forwards: list[str]) -> None:
 def check_against_autograd(model: nn.Module, names: Iterable[str], images: Tensor, labels: Tensor) -> None:
     """Compare the first sample's gradients, taken in a batch of two, with those autograd gives for it alone.
 
-    Catches what hooks cannot see: weights used without their layer, samples that are not the slowest dimension of an
-    input, inputs overwritten in place.
+    Catches what hooks cannot see: weights used without their layer, and samples that are not the slowest dimension of
+    an input.
     """
     names = list(names)
     parameters = dict(model.named_parameters())

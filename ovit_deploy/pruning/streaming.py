@@ -127,7 +127,7 @@ def plan(problem: Problem) -> list[list[Span]]:
         bytes_per_block = block**2 * parameters[name].element_size()
         if bytes_per_block > capacity or 8 * COPIES * block**2 > problem.work_bytes:
             raise PruningError(
-                f"{problem.memory_budget} bytes of memory are too few for one {block} by {block} Fisher block of {name}",
+                f"{problem.memory_budget} bytes of memory do not hold one {block} by {block} Fisher block of {name}",
                 f"give at least {8 * COPIES * block**2 * WORK_SHARE} bytes, or smaller blocks",
             )
         start, num_blocks = 0, mask.numel() // block

@@ -12,6 +12,9 @@ compensates (Optimal Brain Surgeon, Hassibi & Stork 1993; as used by oViT, arXiv
 The marginals of the first k steps add up to ``1/2 w_S^T (F^-1_SS)^-1 w_S``, the exact loss of removing those k weights
 S together, so rank and marginal describe every sparsity of a block at once and no trace of weights need be kept.
 
+Where A_pp has fallen to ``CANCELLED`` machine epsilons of where it started, A[:, p] is rounding noise: such a weight
+counts with that A_pp and leaves without touching the others. It takes a condition near 1 / epsilon to get there.
+
 Shape suffixes: K Fisher blocks, B weights in a block.
 """
 # ruff: noqa: N815
@@ -24,6 +27,8 @@ from typing import Literal, get_args
 from torch import Tensor
 
 Backend = Literal["cpu", "reference"]
+
+CANCELLED = 16
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ovit_deploy.kernels.eliminate import Elimination
+from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
 
 SQUEEZE = 16
 BLOCKS_A_TASK = 32
@@ -58,7 +58,7 @@ def eliminate_block(w_B, finv_BB, active_B, count, rank_B, marginal_B, weights_B
     row_N = np.empty(num_left, finv_BB.dtype)
     u_N = w_B[index_N]
     diag_N = np.diag(finv_BB)[index_N]
-    floor_N = diag_N * np.finfo(finv_BB.dtype).eps
+    floor_N = diag_N * (CANCELLED * np.finfo(finv_BB.dtype).eps)
     score_N = u_N * u_N / diag_N
     factor_TN = np.empty((count, num_left), finv_BB.dtype)
     for turn in range(count):
@@ -119,8 +119,7 @@ def subtract_factors(factor_TN, turn, p, num_left, row_N):
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def take_out(p, num_left, row_N, u_N, diag_N, floor_N, score_N, factor_N):
     """Weight p leaves: the others compensate, and the row of V that this turn adds is written to ``factor_N``."""
-    pivot = max(diag_N[p], floor_N[p])
-    scale = 1 / np.sqrt(pivot)
+    scale = 1 / np.sqrt(diag_N[p]) if diag_N[p] > floor_N[p] else 0 * floor_N[p]
     step = u_N[p] * scale
     for j in range(num_left):
         factor_N[j] = row_N[j] * scale

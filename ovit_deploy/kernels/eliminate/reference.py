@@ -8,7 +8,7 @@ Shape suffixes: K Fisher blocks, B weights in a block.
 import torch
 from torch import Tensor
 
-from ovit_deploy.kernels.eliminate import Elimination
+from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
 
 
 def eliminate(
@@ -18,7 +18,7 @@ def eliminate(
     remaining_KB = active_KB.clone()
     u_KB = w_KB.to(dtype) * active_KB
     inverse_KBB = finv_KBB.to(dtype) * active_KB[:, :, None] * active_KB[:, None, :]
-    floor_KB = inverse_KBB.diagonal(dim1=1, dim2=2) * torch.finfo(dtype).eps
+    floor_KB = inverse_KBB.diagonal(dim1=1, dim2=2) * (CANCELLED * torch.finfo(dtype).eps)
     rank_KB = torch.zeros_like(w_KB, dtype=torch.int32)
     marginal_KB = torch.zeros_like(u_KB)
     for turn in range(1, int(counts_K.max()) + 1 if len(counts_K) else 1):
@@ -37,8 +37,9 @@ def eliminate(
 def remove(u_KB: Tensor, inverse_KBB: Tensor, p_K: Tensor, floor_KB: Tensor, open_K: Tensor) -> tuple[Tensor, Tensor]:
     """Set weight p of each open block to zero and let the rest of the block compensate."""
     blocks_K = torch.arange(len(u_KB), device=u_KB.device)
-    column_KB = inverse_KBB[blocks_K, p_K] * open_K[:, None]
-    pivot_K = torch.maximum(inverse_KBB[blocks_K, p_K, p_K], floor_KB[blocks_K, p_K])
-    step_KB = column_KB / pivot_K[:, None]
+    column_KB = inverse_KBB[blocks_K, p_K]
+    pivot_K = column_KB[blocks_K, p_K]
+    still_K = ~open_K | (pivot_K <= floor_KB[blocks_K, p_K])
+    step_KB = (column_KB / pivot_K[:, None]).masked_fill(still_K[:, None], 0)
     u_KB = u_KB - step_KB * u_KB[blocks_K, p_K][:, None]
     return u_KB, torch.baddbmm(inverse_KBB, step_KB[:, :, None], column_KB[:, None, :], alpha=-1)
