@@ -79,10 +79,10 @@ def apply(model: nn.Module, pruned: Pruned) -> None:
 
 
 def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
-    """The present values of the targets, with zeros where the masks say so.
+    """Copies of the present values of the targets.
 
     Raises:
-        PruningError: No target at all, or one that is not a parameter, has another shape than its mask, or is tied.
+        PruningError: No target at all, or one that is not a parameter, is tied, or does not fit its mask.
     """
     if not masks:
         raise PruningError("nothing to prune: no target weights", "check the targets of the recipe")
@@ -98,7 +98,12 @@ def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
             raise PruningError(
                 f"the mask of {name} has shape {tuple(mask.shape)}, its weight {tuple(parameters[name].shape)}"
             )
-    return {name: parameters[name].detach() * masks[name].to(parameters[name].device) for name in masks}
+        if bool(parameters[name].detach()[~mask.to(parameters[name].device)].any()):
+            raise PruningError(
+                f"{name} has weights that are pruned by its mask but not zero",
+                "training after pruning must keep the zeros",
+            )
+    return {name: parameters[name].detach().clone() for name in masks}
 
 
 def num_zeros(masks: Masks, sparsity: float) -> int:

@@ -125,7 +125,7 @@ def plan(problem: Problem) -> list[list[Span]]:
     for name, mask in problem.masks.items():
         block = block_size_for(mask.numel(), problem.block_size)
         bytes_per_block = block**2 * parameters[name].element_size()
-        if bytes_per_block > capacity or 8 * COPIES * block**2 > problem.work_bytes:
+        if 8 * COPIES * block**2 > problem.work_bytes:
             raise PruningError(
                 f"{problem.memory_budget} bytes of memory do not hold one {block} by {block} Fisher block of {name}",
                 f"give at least {8 * COPIES * block**2 * WORK_SHARE} bytes, or smaller blocks",

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from cases import full_masks, tiny_calibration, tiny_vit
+from torch import nn
+
+from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning import GlobalMagnitude, OViT, Pruned, UniformMagnitude, apply
+
+METHODS = [GlobalMagnitude(), UniformMagnitude(), OViT(num_grads=4, block_size=16)]
+
+
+@pytest.fixture(params=METHODS, ids=lambda method: type(method).__name__)
+def prune(request):
+    def run(model, masks, sparsity):
+        return request.param.prune(model, masks, sparsity=sparsity, calibration=tiny_calibration(4))
+
+    return run
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 75, float("nan")])
+def test_a_sparsity_outside_its_range_is_an_error(prune, sparsity):
+    model = tiny_vit()
+    with pytest.raises(PruningError, match=r"is not in \[0, 1\)"):
+        prune(model, full_masks(model), sparsity)
+
+
+def test_fewer_zeros_than_there_are_is_an_error(prune):
+    model = tiny_vit()
+    first = GlobalMagnitude().prune(model, full_masks(model), sparsity=0.5)
+    apply(model, first)
+    with pytest.raises(PruningError, match="pruned already"):
+        prune(model, first.masks, 0.4)
+
+
+def test_no_targets_is_an_error(prune):
+    with pytest.raises(PruningError, match="nothing to prune"):
+        prune(tiny_vit(), {}, 0.5)
+
+
+def test_an_unknown_target_is_named(prune):
+    with pytest.raises(PruningError, match=r"blocks\.7\.weight is not a parameter"):
+        prune(tiny_vit(), {"blocks.7.weight": torch.ones(2, 2, dtype=torch.bool)}, 0.5)
+
+
+def test_a_mask_of_another_shape_is_named(prune):
+    with pytest.raises(PruningError, match=r"head\.weight has shape \(3, 3\)"):
+        prune(tiny_vit(), {"head.weight": torch.ones(3, 3, dtype=torch.bool)}, 0.5)
+
+
+def test_a_mask_that_the_weights_do_not_follow_is_named(prune):
+    model = tiny_vit()
+    masks = full_masks(model, ["head.weight"])
+    masks["head.weight"][0, 0] = False
+    with pytest.raises(PruningError, match=r"head\.weight .* not zero"):
+        prune(model, masks, 0.5)
+
+
+def test_tied_weights_are_refused_and_both_named(prune):
+    model = tiny_vit()
+    model.blocks[1].mlp.fc1.weight = model.blocks[0].mlp.fc1.weight
+    name = "blocks.0.mlp.fc1.weight"
+    with pytest.raises(PruningError, match=r"blocks\.0\.mlp\.fc1\.weight and blocks\.1\.mlp\.fc1\.weight are one tied"):
+        prune(model, full_masks(model, [name]), 0.5)
+
+
+def test_applying_copies_in_place():
+    model = nn.Sequential(nn.Linear(3, 2))
+    parameter, address = model[0].weight, model[0].weight.data_ptr()
+    values = torch.arange(6.0).view(2, 3)
+    apply(model, Pruned({"0.weight": values > 0}, {"0.weight": values}))
+    assert model[0].weight is parameter
+    assert model[0].weight.data_ptr() == address
+    assert torch.equal(model[0].weight.data, values)
