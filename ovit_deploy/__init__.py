@@ -4,7 +4,6 @@ The public names are imported when they are first used, so that ``import ovit_de
 
     load_recipe   a recipe file, checked                       ovit_deploy.recipe
     run           a recipe carried out on a model and images   ovit_deploy.finetune.run
-    export        a model as a verified ONNX deployment        ovit_deploy.export.deployment
 """
 
 from importlib import import_module
@@ -13,7 +12,6 @@ from typing import Any
 _PUBLIC = {
     "load_recipe": "ovit_deploy.recipe",
     "run": "ovit_deploy.finetune.run",
-    "export": "ovit_deploy.export.deployment",
 }
 __all__ = sorted(_PUBLIC)
 

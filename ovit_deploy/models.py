@@ -133,8 +133,8 @@ def _preprocessing(spec: ModelSpec) -> dict[str, object]:
     """What differs from timm's preprocessing for that name: size, channels, mean and std."""
     import timm
 
-    config = timm.get_pretrained_cfg(spec.name)
-    channels, *pixels = config.input_size if config is not None else (3, 224, 224)
+    config = timm.get_pretrained_cfg(spec.name) or timm.models.PretrainedCfg()
+    channels, *pixels = config.input_size
     channels, size = spec.kwargs.get("in_chans", channels), spec.kwargs.get("img_size", tuple(pixels))
     size = (size, size) if isinstance(size, int) else tuple(size)
     mean, std = (spec.mean, spec.std) if spec.mean and spec.std else (config.mean, config.std)

@@ -13,6 +13,7 @@ from ovit_deploy.errors import OvitError
 
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 PACKAGES = ("ovit-deploy", "numpy", "onnx", "onnxruntime", "torch", "timm", "numba")
+BUSY = 0.5
 
 
 def describe() -> dict[str, Any]:
@@ -34,6 +35,11 @@ def describe() -> dict[str, Any]:
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_busy(hardware: dict[str, Any]) -> bool:
+    """Whether other work took half of the cores or more in the minute before."""
+    return hardware["load_average"][0] >= BUSY * hardware["usable_cores"]
 
 
 def require_cores(threads: int) -> None:

@@ -85,8 +85,8 @@ def bench(
 def _bench_latency(suite: "LatencySuite", run: str | None, output: Path | None, *, json: bool) -> None:
     from ovit_deploy.bench import hardware, results
 
-    before = hardware.describe()
     hardware.require_cores(max(suite.threads))
+    before = _machine()
     rows: list[Row] = []
     with TemporaryDirectory(prefix="ovit-bench-") as folder:
         sources = [_source(name, suite, run, Path(folder)) for name in suite.models or (None,)]
@@ -153,10 +153,10 @@ def _measure(source: "Source", suite: "LatencySuite", folder: Path) -> "list[Row
 def _bench_pruner(suite: "PrunerSuite", output: Path | None, *, json: bool) -> None:
     from dataclasses import asdict
 
-    from ovit_deploy.bench import hardware, results
+    from ovit_deploy.bench import results
     from ovit_deploy.bench.pruner import measure_pruner
 
-    before = hardware.describe()
+    before = _machine()
     render.note(f"eliminating {suite.blocks:,} blocks of {suite.block_size}; the plain form takes its time")
     with _watching() as watch:
         found = measure_pruner(suite, on_round=watch.on_round)
@@ -168,6 +168,16 @@ def _bench_pruner(suite: "PrunerSuite", output: Path | None, *, json: bool) -> N
     else:
         bench_tables.show_pruner(found, suite)
         render.line(f"wrote {path}")
+
+
+def _machine() -> dict[str, Any]:
+    """What we run on; a warning if it is busy."""
+    from ovit_deploy.bench import hardware
+
+    found = hardware.describe()
+    if hardware.is_busy(found):
+        render.warning(f"{bench_tables.load(found)}: times will be long and unsteady; end other work, or trust ratios only")
+    return found
 
 
 @contextmanager

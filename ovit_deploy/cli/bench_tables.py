@@ -27,7 +27,7 @@ def show_latency(rows: "list[Row]", hardware: dict[str, Any]) -> None:
         for row in part:
             _conclude(row)
     render.line("dense twin: the same graph with its zeros filled by random values; ORT: ONNX Runtime")
-    render.line(f"on {hardware['cpu']}, {', '.join(hardware['instructions'])}, {_load(hardware)}")
+    render.line(f"on {hardware['cpu']}, {', '.join(hardware['instructions'])}, {load(hardware)}")
 
 
 def show_pruner(found: "PrunerResult", suite: "PrunerSuite") -> None:
@@ -82,5 +82,6 @@ def _conclude(row: "Row") -> None:
         )
 
 
-def _load(hardware: dict[str, Any]) -> str:
+def load(hardware: dict[str, Any]) -> str:
+    """How busy the machine was, in words."""
     return f"load {hardware['load_average'][0]:.1f} on {hardware['usable_cores']} cores before the start"

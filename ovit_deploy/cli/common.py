@@ -12,7 +12,7 @@ from ovit_deploy.cli import render
 from ovit_deploy.errors import OvitError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe, load_recipe, timeline
-from ovit_deploy.recipe.schema import LearningRateFunctionModifier
+from ovit_deploy.recipe.schema import DistillationModifier, LearningRateFunctionModifier
 from ovit_deploy.recipe.targets import prunable, resolve
 from ovit_deploy.recipe.timeline import Dated, Distill, HoldZeros, Prune, WeightDecay
 
@@ -84,10 +84,10 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "hold zeros", f"of {len(targets[place])} tensors"
         case WeightDecay(value=value):
             return "weight decay", f"{value:g}"
-        case Distill(modifier=None):
-            return "distillation", "ends"
-        case Distill(modifier=modifier):
+        case Distill(modifier=DistillationModifier() as modifier):
             return "distillation", f"hardness {modifier.hardness:g}, temperature {modifier.temperature:g}"
+        case Distill():
+            return "distillation", "ends"
 
 
 def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:

@@ -27,7 +27,7 @@ class Preprocessing:
     @classmethod
     def of(cls, model: nn.Module) -> "Preprocessing":
         """What the model's own ``pretrained_cfg`` says (DeiT: 224 pixels, bicubic, crop 0.9)."""
-        config = timm.data.resolve_model_data_config(model)
+        config: dict[str, Any] = timm.data.resolve_model_data_config(model)
         return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
 
     def as_dict(self) -> dict[str, Any]:

@@ -51,10 +51,14 @@ def prepare(engine: str, report: Report) -> Environment:
         return Environment((sys.executable,), traits.variables)
     require_machine(platform.system(), platform.machine(), cpu_flags())
     folder = location(engine)
-    if not is_complete(folder, traits.pins):
-        with lock(folder, report):
-            if not is_complete(folder, traits.pins):
-                make(folder, traits.pins, report)
+    try:
+        if not is_complete(folder, traits.pins):
+            with lock(folder, report):
+                if not is_complete(folder, traits.pins):
+                    make(folder, traits.pins, report)
+    except OSError as error:
+        writable = "point OVIT_DEPLOY_CACHE to a folder that can be written"
+        raise EngineError(f"{folder}: cannot be made ({error.strerror})", writable) from None
     return Environment((str(folder / "bin" / "python"), "-I"), traits.variables)
 
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ovit_deploy.engines.environments import Environment
 from ovit_deploy.errors import EngineError
@@ -45,6 +45,18 @@ class Loaded:
     about: dict[str, Any]
 
 
+def start(environment: Environment, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A child that waits for requests. Ctrl-C reaches the parent only, which then ends its children."""
+    return subprocess.Popen(
+        [*environment.command, "-c", BOOTSTRAP, str(PACKAGE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, **environment.variables},
+        start_new_session=True,
+    )
+
+
 class EngineProcess:
     """One engine with one model, in a child process that dies with this handle.
 
@@ -61,14 +73,10 @@ class EngineProcess:
         self.engine, self.timeout_s, self.peak_mib = engine, timeout_s, 0.0
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._unread = b""
-        self._child = subprocess.Popen(
-            [*environment.command, "-c", BOOTSTRAP, str(PACKAGE)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**os.environ, **environment.variables},
-            start_new_session=True,  # Ctrl-C reaches the parent only, which then ends its children
-        )
+        try:
+            self._child = start(environment, self._stderr)
+        except OSError as error:
+            raise EngineError(f"{engine} cannot be started: {error.strerror}: {environment.command[0]}") from None
 
     def __enter__(self) -> EngineProcess:
         """The handle itself."""

@@ -67,10 +67,8 @@ def _traced(model: nn.Module, images: torch.Tensor, profile: Profile) -> ir.Mode
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(
-            f"the model cannot be traced: {str(error).strip().splitlines()[0]}",
-            "export a timm VisionTransformer",
-        ) from error
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ExportError(f"the model cannot be traced: {reason}", "export a timm VisionTransformer") from error
     assert program is not None
     return program.model
 

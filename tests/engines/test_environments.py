@@ -92,3 +92,12 @@ def test_what_the_child_imports_is_python_3_8(name: str) -> None:
     text = (Path(engines.__file__).parent / f"{name}.py").read_text()
     ast.parse(text, feature_version=(3, 8))
     assert "from __future__ import annotations" in text
+
+
+def test_a_cache_that_cannot_be_written_is_the_engines_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OVIT_DEPLOY_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(environments, "require_machine", lambda *machine: None)
+    with pytest.raises(EngineError, match="cannot be made") as raised:
+        environments.prepare("deepsparse", print)
+    assert "OVIT_DEPLOY_CACHE" in raised.value.hint

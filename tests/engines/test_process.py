@@ -101,3 +101,8 @@ def test_what_a_library_prints_does_not_reach_the_answers() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "answer"
     assert "banner" in done.stderr
+
+
+def test_a_python_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(EngineError, match="onnxruntime cannot be started: No such file or directory: /none/python"):
+        EngineProcess("onnxruntime", environments.Environment(("/none/python",)))

@@ -38,5 +38,7 @@ def test_a_selector_that_selects_nothing_is_an_error(selector: str, told: str) -
 
 def test_unmatched_targets_are_told_with_their_place() -> None:
     recipe = parse_recipe("modifiers:\n  - !ConstantPruningModifier {params: nothing}\n", source="r.yaml")
-    with pytest.raises(RecipeError, match=r"r.yaml:2:5: ConstantPruningModifier.params: no parameter is named 'nothing'"):
+    with pytest.raises(
+        RecipeError, match=r"r.yaml:2:5: ConstantPruningModifier.params: no parameter is named 'nothing'"
+    ):
         resolve(recipe, SHAPES)
