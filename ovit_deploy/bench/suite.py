@@ -24,10 +24,21 @@ def known_engine(name: str) -> str:
     return name
 
 
+def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``values``, if there are any.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not values:
+        raise ValueError("give at least one")
+    return values
+
+
 T = TypeVar("T")
 EngineName = Annotated[str, AfterValidator(known_engine)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
-Several = Annotated[tuple[T, ...], Field(min_length=1)]
+Several = Annotated[tuple[T, ...], AfterValidator(not_empty)]
 
 
 class Declaration(BaseModel):

@@ -176,7 +176,9 @@ def _machine() -> dict[str, Any]:
 
     found = hardware.describe()
     if hardware.is_busy(found):
-        render.warning(f"{bench_tables.load(found)}: times will be long and unsteady; end other work, or trust ratios only")
+        render.warning(
+            f"{bench_tables.load(found)}: times will be long and unsteady; end other work, or trust ratios only"
+        )
     return found
 
 
@@ -197,7 +199,9 @@ def _watching() -> "Iterator[Watch]":
 
 
 def _require_success(rows: "list[Row]") -> None:
-    failed: dict[str, Any] = {f"{row.engine}, {row.weights}: {row.error}": row for row in rows if row.error}
+    """Raise EngineError if a row failed, with every different reason."""
+    failed = [row for row in rows if row.error]
     if failed:
-        hints = dict.fromkeys(row.hint for row in failed.values() if row.hint)
-        raise EngineError("\n  ".join([f"{len(failed)} of {len(rows)} failed", *failed]), "; ".join(hints))
+        reasons = dict.fromkeys(row.error for row in failed if row.error)
+        hints = dict.fromkeys(row.hint for row in failed if row.hint)
+        raise EngineError("\n  ".join([f"{len(failed)} of {len(rows)} failed", *reasons]), "; ".join(hints))

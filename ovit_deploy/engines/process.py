@@ -76,6 +76,7 @@ class EngineProcess:
         try:
             self._child = start(environment, self._stderr)
         except OSError as error:
+            self._stderr.close()
             raise EngineError(f"{engine} cannot be started: {error.strerror}: {environment.command[0]}") from None
 
     def __enter__(self) -> EngineProcess:

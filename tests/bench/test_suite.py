@@ -23,6 +23,7 @@ def test_the_shipped_suites_are_read() -> None:
         ("- latency\n", "kind must be latency or pruner"),
         ("kind: pruner\nblocks: 4\n", "block_size: Field required"),
         ("kind: [\n", "s.yaml:2"),
+        ("kind: latency\nengines: []\n", "engines: give at least one"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
