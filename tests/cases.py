@@ -8,7 +8,7 @@ from ovit_deploy.pruning import Calibration
 
 
 def tiny_vit(seed: int = 0) -> nn.Module:
-    """A timm ViT of four tokens and two blocks; 12 targets' worth of layers in 30 thousand weights."""
+    """A timm ViT of four patches and two blocks, 32 thousand weights."""
     torch.manual_seed(seed)
     return timm.create_model(
         "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=10
@@ -40,8 +40,8 @@ def tiny_convnet(seed: int = 0) -> nn.Module:
 
 def images_and_labels(num_samples: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    images = torch.randn(num_samples, 3, 16, 16, generator=draw, dtype=dtype)
-    return images, torch.randint(0, 10, (num_samples,), generator=draw)
+    images = torch.randn(num_samples, 3, 16, 16, generator=draw)
+    return images.to(dtype), torch.randint(0, 10, (num_samples,), generator=draw)
 
 
 def tiny_calibration(num_samples: int = 40, batch: int = 16, dtype: torch.dtype = torch.float32) -> Calibration:

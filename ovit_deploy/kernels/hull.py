@@ -22,7 +22,7 @@ def hull_slopes(marginal_KB: Tensor) -> Tensor:
 
 
 @njit(cache=True, nogil=True)
-def pool(marginal_KB, slope_KB):
+def pool(marginal_KB: np.ndarray, slope_KB: np.ndarray) -> None:
     """Pool each curve, into ``slope_KB``."""
     num_curves, num_steps = marginal_KB.shape
     mean, size = np.empty(num_steps), np.empty(num_steps, np.int64)

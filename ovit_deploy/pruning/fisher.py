@@ -117,9 +117,14 @@ def take(batches: Iterable[tuple[Tensor, Tensor]], num_samples: int) -> Iterator
         missing -= min(missing, len(images))
         if missing == 0:
             return
-    raise PruningError(
-        f"{num_samples} gradients are wanted, but calibration has only {num_samples - missing} samples",
-        f"set num_grads to {num_samples - missing}, or give more samples",
+    raise too_few(num_samples - missing, num_samples)
+
+
+def too_few(num_samples: int, num_grads: int) -> PruningError:
+    """The error of a calibration set that is too small."""
+    return PruningError(
+        f"{num_grads} gradients are wanted, but calibration has only {num_samples} samples",
+        f"set num_grads to {num_samples}, or give more samples",
     )
 
 

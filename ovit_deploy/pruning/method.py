@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
@@ -79,7 +80,7 @@ def apply(model: nn.Module, pruned: Pruned) -> None:
 
 
 def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
-    """Copies of the present values of the targets.
+    """Copies of the present values of the targets, row-major even in a channels-last model.
 
     Raises:
         PruningError: No target at all, or one that is not a parameter, is tied, or does not fit its mask.
@@ -103,7 +104,8 @@ def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
                 f"{name} has weights that are pruned by its mask but not zero",
                 "training after pruning must keep the zeros",
             )
-    return {name: parameters[name].detach().clone() for name in masks}
+    row_major = torch.contiguous_format
+    return {name: parameters[name].detach().clone(memory_format=row_major) for name in masks}
 
 
 def num_zeros(masks: Masks, sparsity: float) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Rule, allocate
+from ovit_deploy.pruning.fisher import take, too_few
 from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros, target_weights
 from ovit_deploy.pruning.streaming import Problem, Solution, compensate_all, eliminate_all
@@ -74,7 +75,9 @@ class OViT:
         before = target_weights(model, masks)
         total = sum(mask.numel() for mask in masks.values())
         goal, present = num_zeros(masks, sparsity), total - sum(int(mask.sum()) for mask in masks.values())
-        images, labels = next(iter(calibration.batches()))
+        if calibration.num_samples < self.num_grads:
+            raise too_few(calibration.num_samples, self.num_grads)
+        images, labels = next(take(calibration.batches(), min(2, self.num_grads)))
         check_against_autograd(model, masks, images, labels)
         pieces: list[Pruned] = []
         try:

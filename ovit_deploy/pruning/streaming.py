@@ -24,8 +24,9 @@ from ovit_deploy.pruning.allocation import Counts, Curve
 from ovit_deploy.pruning.fisher import Fishers, Span, block_size_for, compensate, fishers, invert, predicted_loss
 from ovit_deploy.pruning.method import Calibration, Masks, Report, target_weights
 
+# One part in WORK_SHARE of the budget is for work: float64 copies of a few blocks, and gradients in the making.
 WORK_SHARE = 4
-COPIES = 5
+COPIES = 6
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,23 @@ def test_convolutions_are_pruned_beside_linear_layers():
     assert all(pruned.weights[name].shape == model.get_parameter(name).shape for name in masks)
 
 
+def test_a_channels_last_model_gets_the_same_answer():
+    masks = full_masks(tiny_convnet(), ["stem.weight", "grouped.weight"])
+    plain, last = (
+        TINY.prune(model, masks, sparsity=0.5, calibration=tiny_calibration())
+        for model in (tiny_convnet(), tiny_convnet().to(memory_format=torch.channels_last))
+    )
+    for name, mask in plain.masks.items():
+        assert torch.equal(last.masks[name], mask)
+        torch.testing.assert_close(last.weights[name], plain.weights[name])
+
+
+def test_too_few_calibration_samples_are_an_error():
+    model = tiny_vit()
+    with pytest.raises(PruningError, match="40 gradients are wanted, but calibration has only 20 samples"):
+        TINY.prune(model, full_masks(model), sparsity=0.5, calibration=tiny_calibration(20))
+
+
 def test_a_budget_below_one_block_is_an_error():
     model = tiny_vit()
     with pytest.raises(PruningError, match="do not hold one 32 by 32 Fisher block"):

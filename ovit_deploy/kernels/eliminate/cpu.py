@@ -20,6 +20,8 @@ from torch import Tensor
 
 from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
 
+Array = np.ndarray
+
 SQUEEZE = 16
 BLOCKS_A_TASK = 32
 
@@ -44,14 +46,24 @@ def eliminate(w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tenso
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def eliminate_blocks(w_KB, finv_KBB, active_KB, counts_K, rank_KB, marginal_KB, weights_KB):
+def eliminate_blocks(
+    w_KB: Array,
+    finv_KBB: Array,
+    active_KB: Array,
+    counts_K: Array,
+    rank_KB: Array,
+    marginal_KB: Array,
+    weights_KB: Array,
+) -> None:
     """Eliminate in each block, into ``rank_KB``, ``marginal_KB`` and ``weights_KB``."""
     for b in range(len(w_KB)):
         eliminate_block(w_KB[b], finv_KBB[b], active_KB[b], counts_K[b], rank_KB[b], marginal_KB[b], weights_KB[b])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def eliminate_block(w_B, finv_BB, active_B, count, rank_B, marginal_B, weights_B):
+def eliminate_block(
+    w_B: Array, finv_BB: Array, active_B: Array, count: int, rank_B: Array, marginal_B: Array, weights_B: Array
+) -> None:
     """Remove ``count`` weights of one block; a weight that has left carries ``u = inf``, so that it is never chosen."""
     index_N = np.flatnonzero(active_B)
     num_left = len(index_N)
@@ -76,7 +88,7 @@ def eliminate_block(w_B, finv_BB, active_B, count, rank_B, marginal_B, weights_B
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def first_smallest(score_N, num_left):
+def first_smallest(score_N: Array, num_left: int) -> int:
     """Index of the smallest score, the first of equals."""
     p, best = 0, score_N[0]
     for i in range(1, num_left):
@@ -86,14 +98,14 @@ def first_smallest(score_N, num_left):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def gather_row(finv_B, index_N, num_left, row_N):
+def gather_row(finv_B: Array, index_N: Array, num_left: int, row_N: Array) -> None:
     """The entries of one row of F^-1 that belong to the weights that remain."""
     for j in range(num_left):
         row_N[j] = finv_B[index_N[j]]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def subtract_factors(factor_TN, turn, p, num_left, row_N):
+def subtract_factors(factor_TN: Array, turn: int, p: int, num_left: int, row_N: Array) -> None:
     """``row -= V[:turn, p] @ V[:turn]``: makes a row of F^-1 the row of the present A. Eight rows of V a sweep."""
     start = 0
     while start + 8 <= turn:
@@ -117,7 +129,9 @@ def subtract_factors(factor_TN, turn, p, num_left, row_N):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def take_out(p, num_left, row_N, u_N, diag_N, floor_N, score_N, factor_N):
+def take_out(
+    p: int, num_left: int, row_N: Array, u_N: Array, diag_N: Array, floor_N: Array, score_N: Array, factor_N: Array
+) -> None:
     """Weight p leaves: the others compensate, and the row of V that this turn adds is written to ``factor_N``."""
     scale = 1 / np.sqrt(diag_N[p]) if diag_N[p] > floor_N[p] else 0 * floor_N[p]
     step = u_N[p] * scale
@@ -131,7 +145,16 @@ def take_out(p, num_left, row_N, u_N, diag_N, floor_N, score_N, factor_N):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def squeeze(num_left, turn, index_N, u_N, diag_N, floor_N, score_N, factor_TN):
+def squeeze(
+    num_left: int,
+    turn: int,
+    index_N: Array,
+    u_N: Array,
+    diag_N: Array,
+    floor_N: Array,
+    score_N: Array,
+    factor_TN: Array,
+) -> int:
     """Close the gaps of weights that have left; returns how many remain."""
     kept_N = np.flatnonzero(u_N[:num_left] != np.inf)
     for to in range(len(kept_N)):
