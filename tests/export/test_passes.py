@@ -107,3 +107,15 @@ def test_equal_constants_of_new_nodes_are_one_initializer(raw: ir.Model) -> None
     graph = copy_of(raw).graph
     assert number(graph, 2.0) is number(graph, 2.0)
     assert number(graph, [-1]) is not number(graph, -1.0)
+
+
+def test_a_table_folded_into_a_constant_is_no_lost_weight(fast: ir.Model) -> None:
+    model = copy_of(fast)
+    table = ir.val("table", const_value=ir.tensor(np.zeros((2, 3), np.float32)))
+    model.graph.register_initializer(table)
+    row = ir.node("Gather", [table, number(model.graph, [0])], {"axis": 0})
+    summed = ir.node("ReduceSum", [row.outputs[0]], {"keepdims": 0})
+    shifted = ir.node("Add", [model.graph.outputs[0], summed.outputs[0]])
+    model.graph.extend([row, summed, shifted])
+    model.graph.outputs[0] = shifted.outputs[0]
+    assert "table" not in count_zeros(passes.apply(model, ["fold_constants"]))
