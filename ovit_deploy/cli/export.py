@@ -9,10 +9,9 @@ from cyclopts.validators import Number
 from ovit_deploy import checkpoint, models
 from ovit_deploy.checkpoint import Run
 from ovit_deploy.cli import render
-from ovit_deploy.errors import RunError
 
 if TYPE_CHECKING:
-    from ovit_deploy.data import ImageData, Preprocessing
+    from ovit_deploy.data import Preprocessing
     from ovit_deploy.export.card import Facts
     from ovit_deploy.export.deployment import ExportReport
 
@@ -31,7 +30,7 @@ def export(
 ) -> None:
     """Write the model of a run as sparse ONNX, and prove on test images that the file is the model.
 
-    The folder runs/<name>/deployment gets model.onnx, model.json (what it is), recipe.yaml, and a few sample inputs
+    Into the run goes a folder, deployment: model.onnx, model.json (what it is), recipe.yaml, and a few sample inputs
     with their outputs. The default profile is the form that DeepSparse runs fast; every engine reads it.
 
     Example: ovit-deploy export --onnx
@@ -40,12 +39,12 @@ def export(
         onnx: The format; there is no other.
         run: The run to export, its name or folder; by default the newest.
         profile: A profile file, or the name of a shipped one.
-        data: The images to verify with, as given to prune; by default those of the package, if the run used them.
+        data: The images to verify with, as given to prune; by default those of the run.
         num_images: Test images to verify with.
         output: The folder to write; by default the run's own.
         json: Print model.json instead of a table.
     """
-    from ovit_deploy.data import Preprocessing, sample_images
+    from ovit_deploy.data import Preprocessing, load_data, sample_images
     from ovit_deploy.export import deployment
     from ovit_deploy.export.profile import load_profile
 
@@ -53,7 +52,8 @@ def export(
     source = checkpoint.load_run(_folder(run))
     model = models.build(models.Choice(source.spec, weights=source.weights))
     preprocessing = Preprocessing.of(model)
-    images, _ = sample_images(_data(data, source).test, preprocessing, num_images)
+    test = load_data(data or source.facts.get("data_source")).test
+    images, _ = sample_images(test, preprocessing, num_images)
     report = deployment.export(
         model,
         images=images,
@@ -76,23 +76,6 @@ def _folder(run: str | None) -> Path:
     if run is None:
         return checkpoint.newest_run()
     return Path(run) if Path(run, "run.json").is_file() else checkpoint.RUNS / run
-
-
-def _data(name: str | None, run: Run) -> "ImageData":
-    """The images named, or those that the run used if they can be found by what it remembers of them.
-
-    Raises:
-        RunError: they cannot.
-    """
-    from ovit_deploy.data import load_data
-
-    used = run.facts.get("data")
-    if name is not None or used == "fashion-mnist":
-        return load_data(name or used)
-    shipped = load_data()
-    if used != shipped.name:
-        raise RunError(f"{run.folder} was made with other images ({used})", "name them with --data, as for prune")
-    return shipped
 
 
 def _facts(run: Run, preprocessing: "Preprocessing") -> "Facts":

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from ovit_deploy import checkpoint
 from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.cli import main
-from ovit_deploy.data import load_data
 
 KWARGS = {
     "img_size": 28,
@@ -21,20 +20,20 @@ KWARGS = {
 }
 
 
-def make_run(name: str, model: nn.Module, masks: dict[str, Tensor], *, data: str) -> Path:
+def make_run(name: str, model: nn.Module, masks: dict[str, Tensor], *, data_source: str | None) -> Path:
     spec = ModelSpec("vit_tiny_patch16_224", KWARGS, (0.286,), (0.353,), tuple("abcdefghij"))
     with checkpoint.new_run(name) as folder:
         checkpoint.save_tensors(folder / "model.safetensors", model.state_dict(), spec)
         checkpoint.save_tensors(folder / "masks.safetensors", {n: m.to(torch.uint8) for n, m in masks.items()})
         checkpoint.write(folder / "recipe.yaml", "modifiers: []\n")
-        checkpoint.write(folder / "run.json", json.dumps({"data": data, "seed": 7}))
+        checkpoint.write(folder / "run.json", json.dumps({"data_source": data_source, "seed": 7}))
     return checkpoint.RUNS / name
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: nn.Module, masks: dict[str, Tensor]) -> Path:
     monkeypatch.chdir(tmp_path)
-    return make_run("first", model, masks, data=load_data().name)
+    return make_run("first", model, masks, data_source=None)
 
 
 def code(*arguments: str) -> int:
@@ -53,7 +52,7 @@ def test_the_newest_run_is_exported_and_the_next_command_named(run: Path, capsys
     assert "first: verifying" in shown.err
     card = json.loads((run / "deployment" / "model.json").read_text())
     assert card["classes"] == list("abcdefghij")
-    assert card["run"] == {"name": "first", "data": load_data().name, "seed": 7}
+    assert card["run"] == {"name": "first", "seed": 7}
     assert card["preprocessing"]["mean"] == [0.286]
     assert card["verification"]["num_images"] == 20
     assert (run / "deployment" / "recipe.yaml").read_text() == (run / "recipe.yaml").read_text()
@@ -90,12 +89,14 @@ def test_a_mistake_is_one_line_with_a_remedy(
     assert not shown.out
 
 
-def test_images_that_the_run_did_not_use_must_be_named(
+def test_the_images_are_those_of_the_run(
     run: Path, model: nn.Module, masks: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_run("second", model, masks, data="flowers")
+    make_run("second", model, masks, data_source="/moved/flowers")
     assert code("--run", "second") == 1
-    assert "name them with --data" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "/moved/flowers" in shown.err
+    assert "--data" in shown.err
 
 
 @pytest.mark.parametrize("arguments", [("--num-images", "0"), ("--no-onnx",), ("--profil", "x")])
