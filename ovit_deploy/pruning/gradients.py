@@ -103,6 +103,10 @@ def layer_of(model: nn.Module, name: str) -> Layer:
             "leave it out of the targets, or prune it by magnitude",
         )
     assert isinstance(layer, Layer)
+    if layer.weight.dtype not in (torch.float32, torch.float64):
+        raise PruningError(
+            f"{name} is {layer.weight.dtype}: sums of squared gradients need float32", "load the model in float32"
+        )
     return layer
 
 

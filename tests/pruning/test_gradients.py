@@ -151,6 +151,12 @@ def test_layers_of_other_kinds_are_refused_by_name(layer):
         sample_gradients(model, ["0.weight"], *images_and_labels(2), consume=lambda name, gradients: None)
 
 
+def test_weights_of_half_precision_are_refused_by_name():
+    model = tiny_vit().to(torch.bfloat16)
+    with pytest.raises(PruningError, match=r"head\.weight is torch\.bfloat16"):
+        sample_gradients(model, ["head.weight"], *images_and_labels(2), consume=lambda name, gradients: None)
+
+
 def test_a_norm_or_a_bias_is_refused_by_name():
     for name in ("blocks.0.norm1.weight", "head.bias"):
         with pytest.raises(PruningError, match=name):
