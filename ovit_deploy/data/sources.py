@@ -14,7 +14,7 @@ anything else             a timm data set string such as ``hfds/cifar10`` or ``t
 import gzip
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,13 @@ FASHION_MNIST_CLASSES = (
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: items are (PIL image, class index)."""
+    """A data set: items are (PIL image, class index). ``source`` is what `load_data` was asked for."""
 
     name: str
     train: Dataset[Any]
     test: Dataset[Any]
     classes: tuple[str, ...]
+    source: str | None = None
 
     @property
     def channels(self) -> int:
@@ -111,6 +112,10 @@ def load_data(name: str | None = None) -> ImageData:
     Raises:
         DataError: it is missing, corrupt, or has no test split.
     """
+    return replace(_load(name), source=name)
+
+
+def _load(name: str | None) -> ImageData:
     if name is None:
         return _embedded()
     if name == "fashion-mnist":

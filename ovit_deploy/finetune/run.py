@@ -139,6 +139,7 @@ def _facts(
         "model": {"name": choice.spec.name, "kwargs": choice.spec.kwargs, "parameters": total},
         "weights": str(choice.weights) if choice.weights else ("timm hub" if choice.pretrained else "chance"),
         "data": data.name,
+        "data_source": data.source,
         "classes": data.classes,
         "seed": recipe.training.seed,
         "dense": _evaluation(dense),
