@@ -11,7 +11,6 @@ Shape suffixes: N samples, K Fisher blocks, B weights in a block, R rows of a we
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -155,22 +154,22 @@ def invert(fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Tensor, Tensor]:
         PruningError: A block cannot be inverted whatever is added.
     """
     factor_KBB, jitter_K = cholesky(restrict(fisher_KBB.double(), active_KB))
-    with one_thread():
-        return torch.cholesky_inverse(factor_KBB), jitter_K
+    return torch.cholesky_inverse(factor_KBB), jitter_K
 
 
 def restrict(fisher_KBB: Tensor, active_KB: Tensor) -> Tensor:
     """F over the active weights, the identity elsewhere."""
     active = active_KB.to(fisher_KBB)
-    restricted_KBB = fisher_KBB * active[:, :, None] * active[:, None, :]
+    if bool(active_KB.all()):
+        return fisher_KBB
+    restricted_KBB = (fisher_KBB * active[:, :, None]).mul_(active[:, None, :])
     restricted_KBB.diagonal(dim1=1, dim2=2).add_(1 - active)
     return restricted_KBB
 
 
 def cholesky(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factors, with jitter where needed; returns factors and the multiples of the mean diagonal added."""
-    with one_thread():
-        factor_KBB, failed_K = torch.linalg.cholesky_ex(matrix_KBB)
+    factor_KBB, failed_K = torch.linalg.cholesky_ex(matrix_KBB)
     jitter_K = torch.zeros(len(matrix_KBB), dtype=matrix_KBB.dtype, device=matrix_KBB.device)
     mean_K = matrix_KBB.diagonal(dim1=1, dim2=2).mean(dim=1)
     for jitter in JITTERS:
@@ -189,17 +188,6 @@ def cholesky(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
     return factor_KBB, jitter_K
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small factorisations in a batch: waking a second thread for each of them makes them many times slower."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-
-
 def compensate(w_KB: Tensor, fisher_KBB: Tensor, kept_KB: Tensor) -> Tensor:
     """The best values of the kept weights once the others are zero.
 
@@ -214,8 +202,7 @@ def compensate(w_KB: Tensor, fisher_KBB: Tensor, kept_KB: Tensor) -> Tensor:
     gone_KB = w_KB.masked_fill(kept_KB, 0)
     pull_KB = (fisher_KBB @ gone_KB[:, :, None]).squeeze(2).masked_fill(~kept_KB, 0)
     factor_KBB, _ = cholesky(restrict(fisher_KBB, kept_KB))
-    with one_thread():
-        change_KB = torch.cholesky_solve(pull_KB[:, :, None], factor_KBB).squeeze(2)
+    change_KB = torch.cholesky_solve(pull_KB[:, :, None], factor_KBB).squeeze(2)
     return (w_KB + change_KB).masked_fill(~kept_KB, 0)
 
 

@@ -12,7 +12,9 @@ Shape suffixes: K Fisher blocks, B weights in a block.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +29,8 @@ from ovit_deploy.pruning.method import Calibration, Masks, Report, target_weight
 # One part in WORK_SHARE of the budget is for work: float64 copies of a few blocks, and gradients in the making.
 WORK_SHARE = 4
 COPIES = 6
+# Larger pieces are no faster: their copies leave the cache and are fresh pages each time.
+PIECE_BYTES = 2**25
 
 
 @dataclass(frozen=True)
@@ -178,30 +182,56 @@ def empty_curve(weight: Tensor, block_size: int) -> Curve:
 
 def eliminate_span(problem: Problem, span: Span, fisher_KBB: Tensor, weight: Tensor, curve: Curve) -> float:
     """Eliminate in the blocks of a span, into its curve; returns the largest jitter."""
-    worst = 0.0
-    for piece, part in pieces(problem, span):
+
+    def run(piece: Span) -> float:
         active_KB = piece.cut(problem.masks[span.name]).to(fisher_KBB.device)
-        finv_KBB, jitter_K = invert(fisher_KBB[part], active_KB)
+        finv_KBB, jitter_K = invert(fisher_KBB[within(piece, span)], active_KB)
         found = eliminate(piece.cut(weight).double(), finv_KBB, active_KB)
         curve.rank_KB[piece.start : piece.stop] = found.rank_KB.cpu()
         curve.marginal_KB[piece.start : piece.stop] = found.marginal_KB.cpu().float()
-        worst = max(worst, float(jitter_K.max()))
-    return worst
+        return float(jitter_K.max())
+
+    return max(by_pieces(problem, span, run))
 
 
 def compensate_span(problem: Problem, span: Span, fisher_KBB: Tensor, weight: Tensor, kept_KB: Tensor) -> float:
     """Write new values into a span of ``weight``; returns the predicted increase of the loss."""
-    loss = 0.0
-    for piece, part in pieces(problem, span):
-        w_KB = piece.cut(weight)
-        u_KB = compensate(w_KB, fisher_KBB[part], kept_KB[piece.start : piece.stop].to(w_KB.device))
-        u_KB = u_KB.to(w_KB.dtype)
-        loss += predicted_loss(u_KB.double() - w_KB.double(), fisher_KBB[part])
+
+    def run(piece: Span) -> float:
+        w_KB, part_KBB = piece.cut(weight), fisher_KBB[within(piece, span)]
+        u_KB = compensate(w_KB, part_KBB, kept_KB[piece.start : piece.stop].to(w_KB.device)).to(w_KB.dtype)
+        loss = predicted_loss(u_KB.double() - w_KB.double(), part_KBB)
         w_KB.copy_(u_KB)
-    return loss
+        return loss
+
+    return sum(by_pieces(problem, span, run))
 
 
-def pieces(problem: Problem, span: Span) -> Iterator[tuple[Span, slice]]:
-    """A span in runs of blocks whose float64 copies fit in the working memory, and where they stand in it."""
-    for piece in span.pieces(max(1, problem.work_bytes // (8 * COPIES * span.block_size**2))):
-        yield piece, slice(piece.start - span.start, piece.stop - span.start)
+def within(piece: Span, span: Span) -> slice:
+    """Where the blocks of a piece stand among those of its span."""
+    return slice(piece.start - span.start, piece.stop - span.start)
+
+
+def by_pieces(problem: Problem, span: Span, run: Callable[[Span], float]) -> list[float]:
+    """Run on pieces of a span whose float64 copies fit in the working memory, a thread for each piece."""
+    block_bytes = 8 * COPIES * span.block_size**2
+    with one_thread_each() as num_threads:
+        workers = max(1, min(num_threads, problem.work_bytes // block_bytes))
+        piece_bytes = min(problem.work_bytes // workers, PIECE_BYTES)
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(run, span.pieces(max(1, piece_bytes // block_bytes))))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[int]:
+    """torch stays on the thread that calls it; gives the number of threads it had.
+
+    Matrices of a few hundred rows are not worth a second thread: waking it for each of them makes batched
+    factorisations several times slower than one thread is.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield num_threads
+    finally:
+        torch.set_num_threads(num_threads)

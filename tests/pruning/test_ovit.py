@@ -132,6 +132,18 @@ def test_a_small_budget_gives_what_one_pass_gives():
     assert parts.predicted_loss == pytest.approx(whole.predicted_loss)
 
 
+def test_threads_change_nothing():
+    model, calibration = tiny_vit(), tiny_calibration()
+    masks = full_masks(model)
+    one = TINY.prune(model, masks, sparsity=0.7, calibration=calibration)
+    torch.set_num_threads(2)  # the fixture sets it back
+    two = TINY.prune(model, masks, sparsity=0.7, calibration=calibration)
+    assert torch.get_num_threads() == 2
+    for name in masks:
+        assert torch.equal(one.masks[name], two.masks[name])
+        torch.testing.assert_close(one.weights[name], two.weights[name])
+
+
 def test_convolutions_are_pruned_beside_linear_layers():
     model = tiny_convnet()
     masks = full_masks(model, ["stem.weight", "grouped.weight", "depthwise.weight", "head.weight"])

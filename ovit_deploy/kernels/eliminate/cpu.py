@@ -23,7 +23,7 @@ from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
 Array = np.ndarray
 
 SQUEEZE = 16
-BLOCKS_A_TASK = 32
+BLOCKS_A_TASK = 4
 
 
 def eliminate(w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tensor) -> Elimination:
