@@ -158,9 +158,9 @@ def compare(logits: np.ndarray, expected: np.ndarray) -> Agreement:
 
 def _take_turns(contestants: Sequence[Contestant], settings: Settings, watch: Watch) -> None:
     estimates_ms: dict[str, float] = {}
-    for contestant in contestants:
-        _attempt(contestant, lambda one: estimates_ms.update({one.name: _estimate_ms(one)}))
-    left = {one.name: one for one in contestants if not one.error}
+    for number, contestant in enumerate(contestants):
+        _attempt(contestant, lambda one, key=str(number): estimates_ms.update({key: _estimate_ms(one)}))
+    left = {str(number): one for number, one in enumerate(contestants) if not one.error}
     if settings.iterations:
         plan = measure.plan_iterations(list(left), settings.iterations)
     else:

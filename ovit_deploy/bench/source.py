@@ -33,19 +33,22 @@ def from_file(path: Path) -> Source:
     """One ONNX file; in an export its sample images and its run belong to it."""
     folder = path.parent
     is_export = (folder / "model.json").is_file()
-    home = folder.resolve().parent if is_export else Path()
-    return Source(str(path), (path,), folder / "sample-inputs", home)
+    run = folder.parent if folder.name else folder.resolve().parent
+    return Source(str(path), (path,), folder / "sample-inputs", run if is_export else Path())
 
 
 def from_run(name: str | None, runs: Path = checkpoint.RUNS) -> Source:
-    """The export of run ``name``, or the newest export of all.
+    """The export of a run (its name or folder), or the newest export of all.
 
     Raises:
         RunError: there is none.
     """
-    folder = checkpoint.newest_export(runs) if name is None else runs / name / "deployment"
+    if name is None:
+        folder = checkpoint.newest_export(runs)
+    else:
+        folder = (Path(name) if Path(name).is_dir() else runs / name) / "deployment"
     if not (folder / "model.onnx").is_file():
-        raise RunError(f"{folder}: no export there", f"ovit-deploy export --onnx --run {name or '<name>'}")
+        raise RunError(f"{folder}: no export there", f"ovit-deploy export --onnx --run {name or folder.parent.name}")
     return from_file(folder / "model.onnx")
 
 

@@ -102,4 +102,6 @@ def _whole_batches(images: np.ndarray, batch_size: int) -> np.ndarray:
 def _save(model: onnx.ModelProto, path: Path, *, is_twin: bool = False) -> Variant:
     onnx.save(model, path)
     sparsity = dense_twin.sparsity(model)
-    return Variant(TWIN if is_twin else f"{sparsity:.0%} zeros" if sparsity else "dense", path, sparsity, is_twin)
+    return Variant(
+        TWIN if is_twin else f"{100 * sparsity:.3g}% zeros" if sparsity else "dense", path, sparsity, is_twin
+    )

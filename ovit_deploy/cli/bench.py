@@ -45,7 +45,7 @@ def bench(
     Args:
         engine: What runs the model; may be given several times. By default onnxruntime.
         model: An .onnx file, or a timm model name to time with random weights.
-        run: Take the export of this run.
+        run: Take the export of this run, its name or folder.
         sparsity: Fraction of zeros to give a timm model; may be given several times. By default 0.75.
         batch_size: Images a run; by default 1.
         threads: Of each engine; by default 1, because timings on more are less steady.
@@ -74,12 +74,17 @@ def bench(
     declared = override(load_suite(suite) if suite else LatencySuite(), given)
     if isinstance(declared, PrunerSuite):
         _bench_pruner(declared, output, json=json)
-        return
-    if run and declared.models:
+    else:
+        _refuse_contradictions(declared.models, run, given)
+        _bench_latency(declared, run, output, json=json)
+
+
+def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict[str, Any]) -> None:
+    """Raise OvitError for flags that do not go together."""
+    if run and models:
         raise OvitError("--run and a model: two things to measure", "give one of them")
-    if "sparsities" in given and all(map(_is_file, declared.models)):
+    if "sparsities" in given and all(map(_is_file, models)):
         raise OvitError("--sparsity: an .onnx file has its own zeros", "give a timm model name, or leave it out")
-    _bench_latency(declared, run, output, json=json)
 
 
 def _bench_latency(suite: "LatencySuite", run: str | None, output: Path | None, *, json: bool) -> None:

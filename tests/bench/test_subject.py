@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from ovit_deploy.bench.latency import Settings, measure_latency
 from ovit_deploy.bench.source import Source, from_file, from_run
 from ovit_deploy.bench.subject import prepare
 from ovit_deploy.errors import DataError, RunError
@@ -13,6 +14,13 @@ def test_a_sparse_file_gets_a_dense_twin(sparse: Source, tmp_path: Path) -> None
     subject = prepare(sparse, batch_size=2, seed=0, folder=tmp_path)
     assert [variant.weights for variant in subject.variants] == ["75% zeros", "dense twin"]
     assert subject.dense is subject.variants[1]
+
+
+def test_files_with_nearly_the_same_zeros_are_all_measured(save, tmp_path: Path) -> None:
+    files = tuple(save(zeros=zeros).rename(tmp_path / f"{zeros}.onnx") for zeros in (0.75, 0.7505))
+    subject = prepare(Source("close", files), batch_size=1, seed=0, folder=tmp_path)
+    rows = measure_latency(subject, Settings(("onnxruntime",), iterations=1))
+    assert [row.latency is not None for row in rows] == [True] * 3
 
 
 def test_a_dense_file_is_its_own_dense_one(save, tmp_path: Path) -> None:
