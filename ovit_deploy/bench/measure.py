@@ -8,6 +8,7 @@ from ovit_deploy.errors import EngineError
 
 BLOCK_MS = 500.0
 MIN_ROUNDS = 5
+MAX_RUNS = 200
 MAX_ROUNDS_OF_ITERATIONS = 10
 Run = Callable[[int], Sequence[float]]
 
@@ -23,7 +24,7 @@ class Measured:
 def plan_duration(estimates_ms: Mapping[str, float], duration_s: float) -> dict[str, list[int]]:
     """Runs of every contestant in every round, so that each is timed for about ``duration_s``.
 
-    A block lasts about half a second, or one run of the slowest contestant.
+    A block lasts about half a second or one run of the slowest contestant, and has at most ``MAX_RUNS`` runs.
 
     Args:
         estimates_ms: what one run of each takes, in ms.
@@ -31,7 +32,9 @@ def plan_duration(estimates_ms: Mapping[str, float], duration_s: float) -> dict[
     """
     block_ms = max(BLOCK_MS, *estimates_ms.values())
     num_rounds = max(MIN_ROUNDS, round(1000 * duration_s / block_ms))
-    return {name: [max(1, round(block_ms / one_ms))] * num_rounds for name, one_ms in estimates_ms.items()}
+    return {
+        name: [min(MAX_RUNS, max(1, round(block_ms / one_ms)))] * num_rounds for name, one_ms in estimates_ms.items()
+    }
 
 
 def plan_iterations(names: Sequence[str], iterations: int) -> dict[str, list[int]]:

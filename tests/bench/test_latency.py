@@ -8,6 +8,7 @@ import pytest
 from ovit_deploy.bench.latency import Settings, Watch, compare, measure_latency
 from ovit_deploy.bench.source import Source
 from ovit_deploy.bench.subject import Subject, prepare
+from ovit_deploy.engines import ENGINES, environments
 
 ONE = Settings(("onnxruntime",), iterations=6, timeout_s=60)
 
@@ -70,6 +71,20 @@ def test_an_interrupted_benchmark_leaves_no_process_behind(subject: Subject) -> 
     with pytest.raises(KeyboardInterrupt):
         measure_latency(subject, ONE, Watch(on_round=interrupt))
     assert psutil.Process().children() == []
+
+
+@pytest.mark.skipif(
+    not environments.is_complete(environments.location("deepsparse"), ENGINES["deepsparse"].pins),
+    reason="DeepSparse is not installed; ovit-deploy bench --engine deepsparse installs it",
+)
+def test_deepsparse_agrees_with_onnxruntime_on_a_sparse_model(subject: Subject) -> None:
+    rows = measure_latency(subject, Settings(("onnxruntime", "deepsparse"), iterations=2, timeout_s=120))
+    row = rows[2]
+    assert row.error is None
+    assert row.agreement
+    assert row.agreement.max_abs_difference < 1e-3
+    assert row.about["supported_operators"] == 1
+    assert row.vs_onnxruntime
 
 
 def test_a_nan_is_an_infinite_difference() -> None:

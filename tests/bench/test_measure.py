@@ -67,5 +67,9 @@ def test_a_duration_gives_each_contestant_about_that_time() -> None:
     assert len(plan["fast"]) == len(plan["slow"])
 
 
+def test_a_tiny_model_does_not_fill_the_result_with_runs() -> None:
+    assert plan_duration({"tiny": 0.01}, 10) == {"tiny": [200] * 20}
+
+
 def test_a_run_longer_than_a_block_still_happens_in_every_round() -> None:
     assert plan_duration({"huge": 4000}, 1) == {"huge": [1] * 5}
