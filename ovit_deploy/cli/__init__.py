@@ -25,6 +25,7 @@ app = App(
     name="ovit-deploy",
     help="Prune vision transformers with oViT, export sparse ONNX, measure the speed-up on real engines.",
     version=lambda: version("ovit-deploy"),
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), consume_multiple=False),
 )
 for number, verb in enumerate((prune, export, bench, train, evaluate)):
