@@ -128,10 +128,10 @@ def details(problem: Problem, solution: Solution, seconds: float) -> dict[str, A
     spans = [span for group in solution.groups for span in group]
     return {
         "num_gradients": problem.num_grads,
-        "calibration_loss": solution.last.mean_loss,
+        "calibration_loss": solution.mean_loss,
         "jitter": {name: jitter for name, jitter in solution.jitter.items() if jitter > 0},
         "groups": len(solution.groups),
-        "passes": 2 * len(solution.groups) - 1,
+        "passes": 1 if solution.fishers else 2 * len(solution.groups),
         "fisher_bytes": sum(4 * len(span) * span.block_size**2 for span in spans),
         "memory_budget": problem.memory_budget,
         "seconds": seconds,

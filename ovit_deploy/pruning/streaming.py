@@ -2,9 +2,9 @@
 
 Fisher blocks take 4 d B bytes for d weights. What does not fit is done in groups of blocks, each in a pass of its own
 over the calibration samples (blocks are independent, so a group may end inside a layer). Of a group only ranks and
-marginals are kept, 8 bytes a weight, and allocation needs those of all groups; so with G groups the Fisher blocks of
-G - 1 of them are taken again to compensate weights: 2 G - 1 passes for one sparsity. Where one group is enough, one
-pass serves every sparsity.
+marginals are kept, 8 bytes a weight, and allocation needs those of all groups; so the Fisher blocks are taken again, a
+group at a time, to compensate weights: 2 G passes for one sparsity with G groups. Where one group is enough, its Fisher
+blocks are kept and one pass serves every sparsity.
 
 Not counted in the budget: the model and the activations of one batch, as in training.
 
@@ -71,13 +71,15 @@ class Solution:
         curves: Elimination of each weight.
         jitter: Largest jitter of each weight's blocks, in multiples of the mean diagonal; 0 if none was needed.
         groups: The spans that were done together.
-        last: Fisher blocks of the last group.
+        mean_loss: Of the calibration samples.
+        fishers: The Fisher blocks, if one group was enough.
     """
 
     curves: dict[str, Curve]
     jitter: dict[str, float]
     groups: list[list[Span]]
-    last: Fishers
+    mean_loss: float
+    fishers: Fishers | None
 
 
 def eliminate_all(problem: Problem) -> Solution:
@@ -90,31 +92,48 @@ def eliminate_all(problem: Problem) -> Solution:
     weights = target_weights(problem.model, problem.masks)
     curves = {name: empty_curve(weight, problem.block_size) for name, weight in weights.items()}
     jitter = dict.fromkeys(weights, 0.0)
-    last, first_loss = None, math.nan
+    mean_loss, kept = math.nan, None
     for number, group in enumerate(groups, start=1):
-        last = None  # frees the blocks of the group before
-        last = group_fishers(problem, group, f"Fisher blocks, group {number} of {len(groups)}")
-        first_loss = same_samples(first_loss, last.mean_loss)
-        for span, fisher_KBB in last.blocks.items():
-            worst = eliminate_span(problem, span, fisher_KBB, weights[span.name], curves[span.name])
-            jitter[span.name] = max(jitter[span.name], worst)
-    assert last is not None
-    return Solution(curves, jitter, groups, last)
+        found = group_fishers(problem, group, f"Fisher blocks, group {number} of {len(groups)}", mean_loss)
+        mean_loss = found.mean_loss
+        eliminate_group(problem, found, weights, curves, jitter)
+        kept = found if len(groups) == 1 else None
+        del found  # before those of the next group are made: the budget holds one group
+    return Solution(curves, jitter, groups, mean_loss, kept)
+
+
+def eliminate_group(
+    problem: Problem,
+    found: Fishers,
+    weights: dict[str, Tensor],
+    curves: dict[str, Curve],
+    jitter: dict[str, float],
+) -> None:
+    """Eliminate in the blocks of a group, into ``curves`` and ``jitter``."""
+    for span, fisher_KBB in found.blocks.items():
+        worst = eliminate_span(problem, span, fisher_KBB, weights[span.name], curves[span.name])
+        jitter[span.name] = max(jitter[span.name], worst)
 
 
 def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> tuple[dict[str, Tensor], float]:
     """New weights once ``counts`` are removed from each block, and the predicted increase of the loss."""
     weights = target_weights(problem.model, problem.masks)
     kept = kept_masks(solution.curves, counts)
+    if solution.fishers is not None:
+        return weights, compensate_group(problem, solution.fishers, weights, kept)
     loss = 0.0
-    for number, group in enumerate(reversed(solution.groups)):
-        found = solution.last
-        if number > 0:
-            found = group_fishers(problem, group, f"Fisher blocks again, {number} of {len(solution.groups) - 1}")
-            same_samples(solution.last.mean_loss, found.mean_loss)
-        for span, fisher_KBB in found.blocks.items():
-            loss += compensate_span(problem, span, fisher_KBB, weights[span.name], kept[span.name])
+    for number, group in enumerate(solution.groups, start=1):
+        text = f"Fisher blocks again, group {number} of {len(solution.groups)}"
+        loss += compensate_group(problem, group_fishers(problem, group, text, solution.mean_loss), weights, kept)
     return weights, loss
+
+
+def compensate_group(problem: Problem, found: Fishers, weights: dict[str, Tensor], kept: dict[str, Tensor]) -> float:
+    """Write new values into the weights of a group; returns the predicted increase of the loss."""
+    return sum(
+        compensate_span(problem, span, fisher_KBB, weights[span.name], kept[span.name])
+        for span, fisher_KBB in found.blocks.items()
+    )
 
 
 def kept_masks(curves: dict[str, Curve], counts: Counts) -> dict[str, Tensor]:
@@ -148,10 +167,10 @@ def plan(problem: Problem) -> list[list[Span]]:
     return groups
 
 
-def group_fishers(problem: Problem, group: list[Span], text: str) -> Fishers:
-    """One pass over the calibration samples."""
+def group_fishers(problem: Problem, group: list[Span], text: str, expected_loss: float) -> Fishers:
+    """One pass over the calibration samples; their mean loss must be that of the passes before, if there were any."""
     problem.report(f"{text}: {problem.num_grads} gradients of {len({span.name for span in group})} weights")
-    return fishers(
+    found = fishers(
         problem.model,
         group,
         problem.masks,
@@ -160,18 +179,12 @@ def group_fishers(problem: Problem, group: list[Span], text: str) -> Fishers:
         damping=problem.damping,
         work_bytes=problem.work_bytes,
     )
-
-
-def same_samples(first_loss: float, loss: float) -> float:
-    """The loss of the first pass, once it is sure that this one has it too."""
-    if math.isnan(first_loss):
-        return loss
-    if not math.isclose(first_loss, loss, rel_tol=1e-4):
+    if not math.isnan(expected_loss) and not math.isclose(expected_loss, found.mean_loss, rel_tol=1e-4):
         raise PruningError(
-            f"calibration gave other samples at a second pass (mean loss {first_loss:.6g}, then {loss:.6g})",
+            f"calibration gave other samples at a second pass (loss {expected_loss:.6g}, then {found.mean_loss:.6g})",
             "it must give the same samples each time: no shuffling, no random augmentation; or raise the memory budget",
         )
-    return first_loss
+    return found
 
 
 def empty_curve(weight: Tensor, block_size: int) -> Curve:
