@@ -16,7 +16,6 @@ A layer's price divides its losses: mu is multiplied by it, so that weights whic
 
 Shape suffixes: K Fisher blocks, B steps of a curve.
 """
-# ruff: noqa: N815
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -7,7 +7,6 @@ away. A convolution is the same with ``a`` its unfolded patches.
 
 Shape suffixes: N samples, T tokens (or pixels), G groups of a convolution, O outputs and I inputs of a group.
 """
-# ruff: noqa: N815
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ovit_deploy import checkpoint, models
 
-BLOCKS = r're:blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))\.weight'
+BLOCKS = r"re:blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))\.weight"
 SHORT = f"""
 training: {{batch_size: 64, augmentation: {{crop_padding: 2}}}}
 modifiers:

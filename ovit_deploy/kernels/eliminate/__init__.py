@@ -17,7 +17,6 @@ counts with that A_pp and leaves without touching the others. It takes a conditi
 
 Shape suffixes: K Fisher blocks, B weights in a block.
 """
-# ruff: noqa: N815
 
 from collections.abc import Callable
 from dataclasses import dataclass
