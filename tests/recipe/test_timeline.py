@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_rate_restarts_each_cycle_and_reaches_its_end_at_the_last_step() -> 
     plan = timeline(parse_recipe(RATES))
     steps = [plan.learning_rate(k / 10, 0.1) for k in range(60)]
     assert [steps[0], steps[19], steps[20], steps[39]] == pytest.approx([5e-4, 1e-5, 5e-4, 1e-5])
-    assert all(a > b for a, b in zip(steps[:19], steps[1:20], strict=True))
+    assert all(a > b for a, b in pairwise(steps[:20]))
     assert steps[40] == pytest.approx(5e-4)
     assert steps[49:] == pytest.approx([0.0] * 11, abs=1e-12)
 
@@ -79,7 +80,7 @@ def test_settings_and_distillation_are_dated() -> None:
 
 def test_every_action_is_due_at_exactly_one_step() -> None:
     plan = timeline(parse_recipe(gradual(start_epoch=0.33, end_epoch=2.9, update_frequency=0.17)))
-    due = [action for step in range(0, 31) for action in plan.due(step / 10, 0.1)]
+    due = [action for step in range(31) for action in plan.due(step / 10, 0.1)]
     assert due == [item.action for item in plan.dated]
 
 
