@@ -8,6 +8,7 @@ The words, as used in every file here:
     calibration  training images with labels, the same at each pass
     saliency     what removing a weight costs by a method's model of the loss
     block        B consecutive weights of a target flattened row-major; blocks do not see each other
+    pattern      which weights may be zero together: unstructured, N of each M inputs, blocks of 4    patterns.py
     curve        the greedy order of removal in a block and the marginal loss of each step
     damping      constant on the diagonal of a Fisher matrix
     jitter       more of the same, where a block could not be inverted; always reported

@@ -45,14 +45,17 @@ class Span:
             yield Span(self.name, start, min(start + num_blocks, self.stop), self.block_size)
 
 
-def block_size_for(size: int, requested: int) -> int:
+def block_size_for(size: int, requested: int, group: int = 1) -> int:
     """The smallest divisor of ``size`` that is at least ``requested``; ``size`` itself where it is smaller.
+
+    A block holds whole groups: of the divisors only multiples of ``group`` count.
 
     Blocks cover a tensor without a remainder. With a row length that is a multiple of the block size no block crosses
     an output row. A size whose divisors lie far apart gets larger blocks than asked for, never smaller ones.
     """
-    assert size > 0 and requested > 0
-    return next(divisor for divisor in range(min(requested, size), size + 1) if size % divisor == 0)
+    assert size > 0 and requested > 0 and size % group == 0
+    num_groups, least = size // group, -(-min(requested, size) // group)
+    return group * next(divisor for divisor in range(least, num_groups + 1) if num_groups % divisor == 0)
 
 
 @dataclass(frozen=True)
@@ -129,17 +132,24 @@ def too_few(num_samples: int, num_grads: int) -> PruningError:
 
 def accumulate(fisher_KBB: Tensor, span: Span, gradients: SampleGradients, mask: Tensor, work_bytes: int) -> None:
     """Add ``sum_i g_i g_i^T`` of one batch to the blocks of a span."""
+    for piece, gradient_KNB in block_gradients(span, gradients, mask, work_bytes):
+        part_KBB = fisher_KBB[piece.start - span.start : piece.stop - span.start]
+        part_KBB.baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+
+
+def block_gradients(
+    span: Span, gradients: SampleGradients, mask: Tensor, work_bytes: int
+) -> Iterator[tuple[Span, Tensor]]:
+    """The masked gradients of one batch [K, N, B], a piece of the span at a time."""
     block, row = span.block_size, mask[0].numel()
     num_samples = len(gradients.inputs_NTGI)
-    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * fisher_KBB.element_size()))
+    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * gradients.inputs_NTGI.element_size()))
     for piece in span.pieces(chunk):
         first, last = piece.start * block // row, -(-piece.stop * block // row)
         offset = piece.start * block - first * row
         flat_N = gradients.rows(first, last).flatten(1)[:, offset : offset + len(piece) * block]
         gradient_KNB = flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
-        gradient_KNB = gradient_KNB * piece.cut(mask).to(flat_N.device)[:, None, :]
-        part_KBB = fisher_KBB[piece.start - span.start : piece.stop - span.start]
-        part_KBB.baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+        yield piece, gradient_KNB * piece.cut(mask).to(flat_N.device)[:, None, :]
 
 
 def invert(fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Tensor, Tensor]:
