@@ -30,7 +30,8 @@ A method = curvature x saliency x update x allocation:
     GlobalMagnitude    none                  |w|            none         global
     UniformMagnitude   none                  |w|            none         uniform
 
-OViT and the magnitudes also prune to patterns; the others only unstructured. scheme.py is what the methods with
+OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns; the
+others only unstructured. scheme.py is what the methods with
 curvature differ in, second_order.py and streaming.py what they share.
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model

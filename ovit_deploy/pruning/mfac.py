@@ -109,6 +109,10 @@ class GradientVectors:
         factor_KMB, jitter_K = inverse_factor(held_KMB, self.damping)
         return by_saliency(w_KB, diagonal(factor_KMB, self.damping), active_KB), jitter_K
 
+    def settle(self, w_KB: Tensor, held_KMB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+        """See :class:`~ovit_deploy.pruning.scheme.Scheme`; the order decides."""
+        return kept_KB
+
     def update(self, w_KB: Tensor, held_KMB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
         factor_KMB, _ = inverse_factor(held_KMB, self.damping)

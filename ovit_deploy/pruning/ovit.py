@@ -8,6 +8,7 @@ in order::
     Fisher      F_b = damping I + 1/m sum_i g_ib g_ib^T for each block           fisher.py
     eliminate   greedy OBS in each block: the order and the loss of each weight  kernels/eliminate
     allocate    how many weights each block loses, to an exact total             allocation.py
+    refine      optional swaps inside each block                                 refine.py
     compensate  the best values of what is kept, u_P = w_P + F_PP^-1 F_PS w_S    fisher.py
 
 streaming.py strings them together within a memory budget.
@@ -25,6 +26,7 @@ from ovit_deploy.pruning.allocation import Curve, Rule
 from ovit_deploy.pruning.fisher import compensate, invert
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import parse_pattern
+from ovit_deploy.pruning.refine import refine
 from ovit_deploy.pruning.scheme import FisherScheme
 from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
 from ovit_deploy.pruning.streaming import Problem
@@ -42,6 +44,7 @@ class OViT:
         num_recomputations: Pieces in which the jump in sparsity is made, each with Fisher matrices of its own.
         memory_budget: Bytes for Fisher matrices and work on them; None takes half of the free memory.
         pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. Blocks then hold whole groups.
+        refine: Swap pruned for kept weights inside each block while that lowers the predicted loss.
     """
 
     block_size: int = 192
@@ -51,12 +54,16 @@ class OViT:
     num_recomputations: int = 1
     memory_budget: int | None = None
     pattern: str = "unstructured"
+    refine: bool = False
 
     def __post_init__(self) -> None:
         if self.allocation not in get_args(Rule):
             choices = ", ".join(get_args(Rule))
             raise PruningError(f"unknown allocation {self.allocation!r}", f"choose one of {choices}")
-        parse_pattern(self.pattern)
+        if parse_pattern(self.pattern).whole and self.refine:
+            raise PruningError(
+                f"refine swaps single weights, {self.pattern} keeps groups whole", "leave refine out, or use N:M"
+            )
         check_settings(self)
 
     def prune(
@@ -77,12 +84,14 @@ class OViT:
         self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
     ) -> Problem:
         """The model as it is now, to be taken through elimination."""
-        return problem_of(self, Greedy(parse_pattern(self.pattern)), model, masks, calibration, report)
+        return problem_of(self, Greedy(parse_pattern(self.pattern), self.refine), model, masks, calibration, report)
 
 
 @dataclass(frozen=True)
 class Greedy(FisherScheme):
     """Greedy elimination, after which the kept weights take their best values."""
+
+    refine: bool = False
 
     def order(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`. What N:M must keep stands after all that may go."""
@@ -94,6 +103,10 @@ class Greedy(FisherScheme):
         stays_KB = active_KB & (found.rank_KB == 0)
         rank_KB = found.rank_KB.masked_fill(stays_KB, w_KB.shape[1])
         return Curve(rank_KB, found.marginal_KB.masked_fill(stays_KB, torch.inf)), jitter_K
+
+    def settle(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+        """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
+        return refine(w_KB, held_KBB, active_KB, kept_KB, self.pattern) if self.refine else kept_KB
 
     def update(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""

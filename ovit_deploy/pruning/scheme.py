@@ -53,6 +53,10 @@ class Scheme(Protocol):
         """In which order weights (or whole groups of them) go, and the jitter that it took [K]."""
         ...
 
+    def settle(self, w_KB: Tensor, held_KXB: Tensor, active_KB: Tensor, kept_KB: Tensor, /) -> Tensor:
+        """What is kept in the end [K, B], as much in each block as in ``kept_KB``, which follows from the order."""
+        ...
+
     def update(self, w_KB: Tensor, held_KXB: Tensor, active_KB: Tensor, kept_KB: Tensor, /) -> Tensor:
         """New values in float64 once all but ``kept_KB`` are removed."""
         ...
@@ -89,6 +93,10 @@ class FisherScheme:
     ) -> Fishers:
         """See :class:`Scheme`."""
         return fishers(model, spans, masks, calibration, num_grads=num_grads, damping=damping, work_bytes=work_bytes)
+
+    def settle(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+        """See :class:`Scheme`; the order decides."""
+        return kept_KB
 
     def loss(self, change_KB: Tensor, held_KBB: Tensor) -> float:
         """See :class:`Scheme`."""

@@ -19,7 +19,7 @@ from ovit_deploy.pruning.fisher import take, too_few
 from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.scheme import Scheme
-from ovit_deploy.pruning.streaming import Problem, Solution, compensate_all, eliminate_all, kept_masks
+from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all
 
 
 class Settings(Protocol):
@@ -126,15 +126,16 @@ def prune_once(problem: Problem, zeros: int, rule: Rule) -> Pruned:
     solution = eliminate_all(problem)
     problem.report(f"allocating {zeros} zeros by the {rule} rule")
     counts = allocate(solution.curves, zeros // unit, rule=rule)
-    weights, loss = compensate_all(problem, solution, counts)
+    settled = compensate_all(problem, solution, counts)
     masks = {
-        name: kept_KB.view_as(weights[name]).to(problem.masks[name].device)
-        for name, kept_KB in kept_masks(solution.curves, counts, unit).items()
+        name: kept_KB.view_as(settled.weights[name]).to(problem.masks[name].device)
+        for name, kept_KB in settled.kept.items()
     }
-    return Pruned(masks, weights, loss, details(problem, solution, time.perf_counter() - start))
+    record = details(problem, solution, settled, time.perf_counter() - start)
+    return Pruned(masks, settled.weights, settled.loss, record)
 
 
-def details(problem: Problem, solution: Solution, seconds: float) -> dict[str, Any]:
+def details(problem: Problem, solution: Solution, settled: Settled, seconds: float) -> dict[str, Any]:
     """What the run's record keeps of one piece."""
     spans = [span for group in solution.groups for span in group]
     rows = {span: problem.scheme.num_rows(span.block_size, problem.num_grads) for span in spans}
@@ -142,6 +143,7 @@ def details(problem: Problem, solution: Solution, seconds: float) -> dict[str, A
         "num_gradients": problem.num_grads,
         "calibration_loss": solution.mean_loss,
         "jitter": {name: jitter for name, jitter in solution.jitter.items() if jitter > 0},
+        "swaps": settled.swaps,
         "groups": len(solution.groups),
         "passes": 1 if solution.fishers else 2 * len(solution.groups),
         "fisher_bytes": sum(4 * len(span) * rows[span] * span.block_size for span in spans),

@@ -120,21 +120,40 @@ def eliminate_group(
         jitter[span.name] = max(jitter[span.name], worst)
 
 
-def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> tuple[dict[str, Tensor], float]:
-    """New weights once ``counts`` are removed from each block, and the predicted increase of the loss."""
+@dataclass(frozen=True)
+class Settled:
+    """What came of it.
+
+    Args:
+        weights: New values.
+        kept: Which weights [K, B] are kept.
+        loss: Predicted increase of the loss.
+        swaps: How many weights came back for others after elimination.
+    """
+
+    weights: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    loss: float
+    swaps: int
+
+
+def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> Settled:
+    """New weights once ``counts`` are removed from each block."""
     weights = target_weights(problem.model, problem.masks)
     kept = kept_masks(solution.curves, counts, problem.scheme.pattern.unit)
-    if solution.fishers is not None:
-        return weights, compensate_group(problem, solution.fishers, weights, kept)
+    ordered = {name: kept_KB.clone() for name, kept_KB in kept.items()}
     loss = 0.0
     for number, group in enumerate(solution.groups, start=1):
         text = f"Fisher blocks again, group {number} of {len(solution.groups)}"
-        loss += compensate_group(problem, group_fishers(problem, group, text, solution.mean_loss), weights, kept)
-    return weights, loss
+        found = solution.fishers or group_fishers(problem, group, text, solution.mean_loss)
+        loss += compensate_group(problem, found, weights, kept)
+        del found  # before those of the next group are made
+    swaps = sum(int((kept[name] & ~ordered[name]).sum()) for name in kept)
+    return Settled(weights, kept, loss, swaps)
 
 
 def compensate_group(problem: Problem, found: Fishers, weights: dict[str, Tensor], kept: dict[str, Tensor]) -> float:
-    """Write new values into the weights of a group; returns the predicted increase of the loss."""
+    """Write new values into the weights of a group, and what is kept in the end; returns the predicted increase."""
     return sum(
         compensate_span(problem, span, held_KXB, weights[span.name], kept[span.name])
         for span, held_KXB in found.blocks.items()
@@ -217,12 +236,15 @@ def eliminate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tenso
 
 
 def compensate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tensor, kept_KB: Tensor) -> float:
-    """Write new values into a span of ``weight``; returns the predicted increase of the loss."""
+    """Write new values into a span of ``weight``, and what is kept in the end; returns the predicted increase."""
 
     def run(piece: Span) -> float:
         w_KB, part_KXB = piece.cut(weight), held_KXB[within(piece, span)]
-        active_KB, still_KB = piece.cut(problem.masks[span.name]), kept_KB[piece.start : piece.stop]
-        u_KB = problem.scheme.update(w_KB, part_KXB, active_KB.to(w_KB.device), still_KB.to(w_KB.device)).to(w_KB.dtype)
+        active_KB = piece.cut(problem.masks[span.name]).to(w_KB.device)
+        still_KB = kept_KB[piece.start : piece.stop].to(w_KB.device)
+        still_KB = problem.scheme.settle(w_KB, part_KXB, active_KB, still_KB)
+        u_KB = problem.scheme.update(w_KB, part_KXB, active_KB, still_KB).to(w_KB.dtype)
+        kept_KB[piece.start : piece.stop] = still_KB.to(kept_KB.device)
         loss = problem.scheme.loss(u_KB.double() - w_KB.double(), part_KXB)
         w_KB.copy_(u_KB)
         return loss

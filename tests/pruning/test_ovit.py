@@ -216,10 +216,10 @@ def test_one_elimination_serves_every_sparsity():
     problem = TINY.problem(model, masks, calibration)
     solution = eliminate_all(problem)
     for sparsity in (0.3, 0.8):
-        weights, loss = compensate_all(problem, solution, allocate(solution.curves, round(sparsity * total)))
+        settled = compensate_all(problem, solution, allocate(solution.curves, round(sparsity * total)))
         alone = TINY.prune(model, masks, sparsity=sparsity, calibration=calibration)
-        assert all(torch.equal(weights[name], alone.weights[name]) for name in masks)
-        assert loss == pytest.approx(alone.predicted_loss)
+        assert all(torch.equal(settled.weights[name], alone.weights[name]) for name in masks)
+        assert settled.loss == pytest.approx(alone.predicted_loss)
 
 
 def test_recomputations_reach_the_same_budget_with_other_weights():
