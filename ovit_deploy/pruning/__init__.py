@@ -31,8 +31,8 @@ A method = curvature x saliency x update x allocation:
     UniformMagnitude   none                  |w|            none         uniform
 
 OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns; the
-others only unstructured. scheme.py is what the methods with
-curvature differ in, second_order.py and streaming.py what they share.
+others only unstructured. What the methods with curvature differ in is scheme.py, what they share second_order.py and
+streaming.py.
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
 alone; :func:`apply` then copies its answer into the model.
