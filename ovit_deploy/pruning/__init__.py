@@ -8,6 +8,7 @@ The words, as used in every file here:
     calibration  training images with labels, the same at each pass
     saliency     what removing a weight costs by a method's model of the loss
     block        B consecutive weights of a target flattened row-major; blocks do not see each other
+    pattern      which weights may be zero together: unstructured, N of each M inputs, blocks of 4    patterns.py
     curve        the greedy order of removal in a block and the marginal loss of each step
     damping      constant on the diagonal of a Fisher matrix
     jitter       more of the same, where a block could not be inverted; always reported
@@ -15,31 +16,46 @@ The words, as used in every file here:
 A method = curvature x saliency x update x allocation:
 
     curvature    what stands in for the Hessian: none, or a block empirical Fisher     fisher.py, gradients.py
-    saliency     |w|, or the OBS loss w_p^2 / (2 [F^-1]_pp) re-evaluated at each step  kernels/eliminate
-    update       none, or the kept weights of the block compensate for the pruned      fisher.compensate
+    saliency     |w|, |g w|, or the OBS loss w_p^2 / (2 [F^-1]_pp), once or
+                 re-evaluated at each step                                             kernels/eliminate
+    update       none; each pruned weight moves the others as if it went alone; or
+                 the kept weights of the block compensate for all that is pruned       fisher.compensate
     allocation   how removals are spread over blocks and layers                        allocation.py
 
-                       curvature     saliency       update       allocation
-    OViT               block Fisher  greedy OBS     compensate   hull | marginal | cumulative | uniform
-    GlobalMagnitude    none          |w|            none         global
-    UniformMagnitude   none          |w|            none         uniform
+                       curvature             saliency       update       allocation
+    OViT               block Fisher          greedy OBS     compensate   hull | marginal | cumulative | uniform
+    WoodFisher         block Fisher          OBS, once      summed       global
+    MFAC               gradients of a block  OBS, once      summed       global
+    GradientWeight     none                  sum_i |g_i w|  none         global
+    GlobalMagnitude    none                  |w|            none         global
+    UniformMagnitude   none                  |w|            none         uniform
+
+OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns; the
+others only unstructured. What the methods with curvature differ in is scheme.py, what they share second_order.py and
+streaming.py.
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
 alone; :func:`apply` then copies its answer into the model.
 """
 
+from ovit_deploy.pruning.gradient_weight import GradientWeight
 from ovit_deploy.pruning.magnitude import GlobalMagnitude, UniformMagnitude
 from ovit_deploy.pruning.method import Calibration, Masks, Method, Pruned, Report, apply
+from ovit_deploy.pruning.mfac import MFAC
 from ovit_deploy.pruning.ovit import OViT
+from ovit_deploy.pruning.woodfisher import WoodFisher
 
 __all__ = [
+    "MFAC",
     "Calibration",
     "GlobalMagnitude",
+    "GradientWeight",
     "Masks",
     "Method",
     "OViT",
     "Pruned",
     "Report",
     "UniformMagnitude",
+    "WoodFisher",
     "apply",
 ]

@@ -10,7 +10,7 @@ rows and columns of F_b are ``damping I``, and F_b^-1 is the inverse over the ac
 Shape suffixes: N samples, K Fisher blocks, B weights in a block, R rows of a weight seen as a matrix, I its columns.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,19 +45,22 @@ class Span:
             yield Span(self.name, start, min(start + num_blocks, self.stop), self.block_size)
 
 
-def block_size_for(size: int, requested: int) -> int:
+def block_size_for(size: int, requested: int, group: int = 1) -> int:
     """The smallest divisor of ``size`` that is at least ``requested``; ``size`` itself where it is smaller.
+
+    A block holds whole groups: of the divisors only multiples of ``group`` count.
 
     Blocks cover a tensor without a remainder. With a row length that is a multiple of the block size no block crosses
     an output row. A size whose divisors lie far apart gets larger blocks than asked for, never smaller ones.
     """
-    assert size > 0 and requested > 0
-    return next(divisor for divisor in range(min(requested, size), size + 1) if size % divisor == 0)
+    assert size > 0 and requested > 0 and size % group == 0
+    num_groups, least = size // group, -(-min(requested, size) // group)
+    return group * next(divisor for divisor in range(least, num_groups + 1) if num_groups % divisor == 0)
 
 
 @dataclass(frozen=True)
 class Fishers:
-    """Fisher blocks [K, B, B] of some spans, and the mean loss of the samples they were taken from."""
+    """Fisher blocks [K, B, B] of some spans (or what a method holds instead), and the mean loss of their samples."""
 
     blocks: dict[Span, Tensor]
     mean_loss: float
@@ -84,24 +87,60 @@ def fishers(
         damping: Added to the diagonal.
         work_bytes: Per-sample gradients are formed in chunks of about this size.
     """
-    parameters = dict(model.named_parameters())
-    blocks = {
-        span: parameters[span.name].detach().new_zeros(len(span), span.block_size, span.block_size) for span in spans
-    }
+    blocks = {span: empty_blocks(model, span, span.block_size) for span in spans}
+
+    def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
+        blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+
+    mean_loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
+    for fisher_KBB in blocks.values():
+        fisher_KBB.div_(num_grads).diagonal(dim1=1, dim2=2).add_(damping)
+    return Fishers(blocks, mean_loss)
+
+
+def empty_blocks(model: nn.Module, span: Span, num_rows: int) -> Tensor:
+    """Zeros [K, num_rows, B] where the span's weight is."""
+    return model.get_parameter(span.name).detach().new_zeros(len(span), num_rows, span.block_size)
+
+
+def each_gradient(
+    model: nn.Module,
+    spans: Sequence[Span],
+    masks: Masks,
+    calibration: Calibration,
+    *,
+    num_grads: int,
+    work_bytes: int,
+    consume: Callable[[Span, slice, int, Tensor], None],
+) -> float:
+    """Hand on the masked gradients of ``num_grads`` samples, a few blocks and one batch at a time.
+
+    Args:
+        model: See :func:`fishers`, as for what is not told here.
+        spans: Which blocks.
+        masks: Kept weights (True).
+        calibration: At least ``num_grads`` samples.
+        num_grads: Samples used.
+        work_bytes: Gradients are formed in chunks of about this size.
+        consume: Gets the span, which of its blocks, the number of the first sample, and gradients [K, N, B].
+
+    Returns:
+        The mean loss of the samples.
+    """
     by_name: dict[str, list[Span]] = {}
     for span in spans:
         by_name.setdefault(span.name, []).append(span)
+    seen, total_loss = 0, 0.0
 
-    def consume(name: str, gradients: SampleGradients) -> None:
+    def arrived(name: str, gradients: SampleGradients) -> None:
         for span in by_name[name]:
-            accumulate(blocks[span], span, gradients, masks[name], work_bytes)
+            for piece, gradient_KNB in block_gradients(span, gradients, masks[name], work_bytes):
+                consume(span, slice(piece.start - span.start, piece.stop - span.start), seen, gradient_KNB)
 
-    total_loss = 0.0
     for images, labels in take(calibration.batches(), num_grads):
-        total_loss += sample_gradients(model, by_name, images, labels, consume=consume)
-    for fisher_KBB in blocks.values():
-        fisher_KBB.div_(num_grads).diagonal(dim1=1, dim2=2).add_(damping)
-    return Fishers(blocks, total_loss / num_grads)
+        total_loss += sample_gradients(model, by_name, images, labels, consume=arrived)
+        seen += len(images)
+    return total_loss / num_grads
 
 
 def take(batches: Iterable[tuple[Tensor, Tensor]], num_samples: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -127,19 +166,19 @@ def too_few(num_samples: int, num_grads: int) -> PruningError:
     )
 
 
-def accumulate(fisher_KBB: Tensor, span: Span, gradients: SampleGradients, mask: Tensor, work_bytes: int) -> None:
-    """Add ``sum_i g_i g_i^T`` of one batch to the blocks of a span."""
+def block_gradients(
+    span: Span, gradients: SampleGradients, mask: Tensor, work_bytes: int
+) -> Iterator[tuple[Span, Tensor]]:
+    """The masked gradients of one batch [K, N, B], a piece of the span at a time."""
     block, row = span.block_size, mask[0].numel()
     num_samples = len(gradients.inputs_NTGI)
-    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * fisher_KBB.element_size()))
+    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * gradients.inputs_NTGI.element_size()))
     for piece in span.pieces(chunk):
         first, last = piece.start * block // row, -(-piece.stop * block // row)
         offset = piece.start * block - first * row
         flat_N = gradients.rows(first, last).flatten(1)[:, offset : offset + len(piece) * block]
         gradient_KNB = flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
-        gradient_KNB = gradient_KNB * piece.cut(mask).to(flat_N.device)[:, None, :]
-        part_KBB = fisher_KBB[piece.start - span.start : piece.stop - span.start]
-        part_KBB.baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+        yield piece, gradient_KNB * piece.cut(mask).to(flat_N.device)[:, None, :]
 
 
 def invert(fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Magnitude pruning: the smallest weights go, and nothing compensates.
 
 Global (Han et al. 2015, arXiv 1506.02626, over all layers together) and uniform (every layer to the same sparsity). The
-number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that stands first goes first.
+number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that stands first goes first. With a pattern
+(patterns.py) the N largest of each M stay, or whole groups go, the smallest norm first.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros, target_weights
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.patterns import Pattern, parse_pattern
 
 
 @dataclass(frozen=True)
 class GlobalMagnitude:
-    """The smallest weights of all targets together."""
+    """The smallest weights of all targets together.
+
+    Args:
+        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. N:M leaves nothing to choose between layers.
+    """
+
+    pattern: str = "unstructured"
+
+    def __post_init__(self) -> None:
+        parse_pattern(self.pattern)
 
     def prune(
         self,
@@ -28,16 +39,26 @@ class GlobalMagnitude:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
-        weights = target_weights(model, masks)
-        magnitudes = [magnitude(weights[name], masks[name]).flatten() for name in masks]
-        kept = without_smallest(torch.cat(magnitudes), num_zeros(masks, sparsity))
-        parts = kept.split([mask.numel() for mask in masks.values()])
-        return pruned_to(weights, {name: part.view_as(masks[name]) for name, part in zip(masks, parts, strict=True)})
+        pattern = parse_pattern(self.pattern)
+        weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
+        scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
+        if pattern.limited:
+            return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
+        return pruned_to(weights, largest_of_all(scores, zeros // pattern.unit))
 
 
 @dataclass(frozen=True)
 class UniformMagnitude:
-    """The smallest weights of each target, every target to the same sparsity."""
+    """The smallest weights of each target, every target to the same sparsity.
+
+    Args:
+        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py.
+    """
+
+    pattern: str = "unstructured"
+
+    def __post_init__(self) -> None:
+        parse_pattern(self.pattern)
 
     def prune(
         self,
@@ -49,23 +70,45 @@ class UniformMagnitude:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
-        weights = target_weights(model, masks)
-        shares = uniform_shares({name: mask.numel() for name, mask in masks.items()}, num_zeros(masks, sparsity))
+        pattern = parse_pattern(self.pattern)
+        weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
+        scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
+        if pattern.limited:
+            return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
+        shares = uniform_shares({name: score.numel() for name, score in scores.items()}, zeros // pattern.unit)
         kept = {}
-        for name, mask in masks.items():
-            present = mask.numel() - int(mask.sum())
+        for name, score in scores.items():
+            present = int((score < 0).sum())
             if present > shares[name]:
                 raise PruningError(
-                    f"{name} has {present} zeros already, uniform sparsity {sparsity} wants {shares[name]}",
+                    f"{name} has {present * pattern.unit} zeros already, "
+                    f"uniform sparsity {sparsity} wants {shares[name] * pattern.unit}",
                     "ask for more sparsity, or prune globally",
                 )
-            kept[name] = without_smallest(magnitude(weights[name], mask), shares[name])
+            kept[name] = without_smallest(score, shares[name])
         return pruned_to(weights, kept)
 
 
-def magnitude(weight: Tensor, mask: Tensor) -> Tensor:
-    """|w|, and -1 where the weight is pruned already, so that it goes first."""
-    return weight.abs().masked_fill(~mask.to(weight.device), -1)
+def magnitude(weight: Tensor, mask: Tensor, pattern: Pattern) -> Tensor:
+    """|w|, or the norm of each group that goes whole; -1 where it is pruned already, so that it goes first."""
+    score, gone = weight.abs().flatten(), ~mask.to(weight.device).flatten()
+    if pattern.whole:
+        score = torch.linalg.vector_norm(score.view(-1, pattern.group), dim=1)
+        gone = gone.view(-1, pattern.group).all(dim=1)
+    return score.masked_fill(gone, -1)
+
+
+def largest_of_groups(score: Tensor, pattern: Pattern) -> Tensor:
+    """Mask that drops the ``limit`` smallest scores of each group, the first of equals first."""
+    order_GS = score.view(-1, pattern.group).argsort(dim=1, stable=True)
+    return (order_GS.argsort(dim=1) >= pattern.limit).flatten()
+
+
+def largest_of_all(scores: Mapping[str, Tensor], num_removed: int) -> dict[str, Tensor]:
+    """Masks that drop the ``num_removed`` smallest scores of all targets together."""
+    kept = without_smallest(torch.cat([score.flatten() for score in scores.values()]), num_removed)
+    parts = kept.split([score.numel() for score in scores.values()])
+    return dict(zip(scores, parts, strict=True))
 
 
 def without_smallest(score: Tensor, num_removed: int) -> Tensor:
@@ -84,6 +127,10 @@ def uniform_shares(sizes: Mapping[str, int], total_zeros: int) -> dict[str, int]
     return {name: share + (name in by_remainder[:missing]) for name, share in shares.items()}
 
 
-def pruned_to(weights: Mapping[str, Tensor], kept: dict[str, Tensor]) -> Pruned:
-    """The present weights, cut to the masks."""
-    return Pruned(kept, {name: weight.masked_fill(~kept[name], 0) for name, weight in weights.items()})
+def pruned_to(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Pruned:
+    """The present weights, cut to what is kept of each: weights, or whole groups of them."""
+    masks = {}
+    for name, weight in weights.items():
+        unit = weight.numel() // kept[name].numel()
+        masks[name] = kept[name].flatten().repeat_interleave(unit).view_as(weight)
+    return Pruned(masks, {name: weight.masked_fill(~masks[name], 0) for name, weight in weights.items()})

@@ -8,26 +8,28 @@ in order::
     Fisher      F_b = damping I + 1/m sum_i g_ib g_ib^T for each block           fisher.py
     eliminate   greedy OBS in each block: the order and the loss of each weight  kernels/eliminate
     allocate    how many weights each block loses, to an exact total             allocation.py
+    refine      optional swaps inside each block                                 refine.py
     compensate  the best values of what is kept, u_P = w_P + F_PP^-1 F_PS w_S    fisher.py
 
 streaming.py strings them together within a memory budget.
 """
 
-import math
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
-import psutil
+import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.allocation import Rule, allocate
-from ovit_deploy.pruning.fisher import take, too_few
-from ovit_deploy.pruning.gradients import check_against_autograd
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros, target_weights
-from ovit_deploy.pruning.streaming import Problem, Solution, compensate_all, eliminate_all
+from ovit_deploy.kernels.eliminate import eliminate, eliminate_groups
+from ovit_deploy.pruning.allocation import Curve, Rule
+from ovit_deploy.pruning.fisher import compensate, invert
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.patterns import parse_pattern
+from ovit_deploy.pruning.refine import refine
+from ovit_deploy.pruning.scheme import FisherScheme
+from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
+from ovit_deploy.pruning.streaming import Problem
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class OViT:
         allocation: How removals are spread over blocks: hull, marginal, cumulative or uniform.
         num_recomputations: Pieces in which the jump in sparsity is made, each with Fisher matrices of its own.
         memory_budget: Bytes for Fisher matrices and work on them; None takes half of the free memory.
+        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. Blocks then hold whole groups.
+        refine: Swap pruned for kept weights inside each block while that lowers the predicted loss.
     """
 
     block_size: int = 192
@@ -49,16 +53,18 @@ class OViT:
     allocation: Rule = "hull"
     num_recomputations: int = 1
     memory_budget: int | None = None
+    pattern: str = "unstructured"
+    refine: bool = False
 
     def __post_init__(self) -> None:
         if self.allocation not in get_args(Rule):
             choices = ", ".join(get_args(Rule))
             raise PruningError(f"unknown allocation {self.allocation!r}", f"choose one of {choices}")
-        for name in ("block_size", "num_grads", "num_recomputations"):
-            if getattr(self, name) < 1:
-                raise PruningError(f"{name} is {getattr(self, name)}, but at least 1 is needed")
-        if not (math.isfinite(self.damping) and self.damping >= 0):
-            raise PruningError(f"damping is {self.damping}, which is not a number of at least 0")
+        if parse_pattern(self.pattern).whole and self.refine:
+            raise PruningError(
+                f"refine swaps single weights, {self.pattern} keeps groups whole", "leave refine out, or use N:M"
+            )
+        check_settings(self)
 
     def prune(
         self,
@@ -70,83 +76,38 @@ class OViT:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`. ``predicted_loss`` adds up the pieces of the jump."""
-        if calibration is None:
-            raise PruningError("oViT needs calibration images", "give a calibration stream, or prune by magnitude")
-        before = target_weights(model, masks)
-        total = sum(mask.numel() for mask in masks.values())
-        goal, present = num_zeros(masks, sparsity), total - sum(int(mask.sum()) for mask in masks.values())
-        if calibration.num_samples < self.num_grads:
-            raise too_few(calibration.num_samples, self.num_grads)
-        images, labels = next(take(calibration.batches(), min(2, self.num_grads)))
-        check_against_autograd(model, masks, images, labels)
-        pieces: list[Pruned] = []
-        try:
-            for piece in range(1, self.num_recomputations + 1):
-                zeros = present + (goal - present) * piece // self.num_recomputations
-                problem = self.problem(model, masks, calibration, report)
-                pieces.append(prune_once(problem, zeros, self.allocation))
-                masks = pieces[-1].masks
-                if piece < self.num_recomputations:
-                    write(model, pieces[-1].weights)
-        finally:
-            write(model, before)
-        return joined(pieces)
+        calibration = required(calibration, "oViT", self.num_grads)
+        problem = self.problem(model, masks, calibration, report)
+        return prune_in_pieces(problem, sparsity, rule=self.allocation, num_pieces=self.num_recomputations)
 
     def problem(
         self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
     ) -> Problem:
         """The model as it is now, to be taken through elimination."""
-        budget = self.memory_budget
-        return Problem(
-            model,
-            masks,
-            calibration,
-            num_grads=self.num_grads,
-            block_size=self.block_size,
-            damping=self.damping,
-            memory_budget=psutil.virtual_memory().available // 2 if budget is None else budget,
-            report=report or (lambda text: None),
-        )
+        return problem_of(self, Greedy(parse_pattern(self.pattern), self.refine), model, masks, calibration, report)
 
 
-def prune_once(problem: Problem, zeros: int, rule: Rule) -> Pruned:
-    """From Fisher matrices at the present weights to ``zeros`` zeros."""
-    start = time.perf_counter()
-    solution = eliminate_all(problem)
-    problem.report(f"allocating {zeros} zeros by the {rule} rule")
-    counts = allocate(solution.curves, zeros, rule=rule)
-    weights, loss = compensate_all(problem, solution, counts)
-    masks = {
-        name: (curve.rank_KB > counts[name][:, None]).view_as(weights[name]).to(problem.masks[name].device)
-        for name, curve in solution.curves.items()
-    }
-    return Pruned(masks, weights, loss, details(problem, solution, time.perf_counter() - start))
+@dataclass(frozen=True)
+class Greedy(FisherScheme):
+    """Greedy elimination, after which the kept weights take their best values."""
 
+    refine: bool = False
 
-def details(problem: Problem, solution: Solution, seconds: float) -> dict[str, Any]:
-    """What the run's record keeps of one piece."""
-    spans = [span for group in solution.groups for span in group]
-    return {
-        "num_gradients": problem.num_grads,
-        "calibration_loss": solution.mean_loss,
-        "jitter": {name: jitter for name, jitter in solution.jitter.items() if jitter > 0},
-        "groups": len(solution.groups),
-        "passes": 1 if solution.fishers else 2 * len(solution.groups),
-        "fisher_bytes": sum(4 * len(span) * span.block_size**2 for span in spans),
-        "memory_budget": problem.memory_budget,
-        "seconds": seconds,
-    }
+    def order(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
+        """See :class:`~ovit_deploy.pruning.scheme.Scheme`. What N:M must keep stands after all that may go."""
+        finv_KBB, jitter_K = invert(held_KBB, active_KB)
+        if self.pattern.whole:
+            found = eliminate_groups(w_KB.double(), finv_KBB, active_KB, group=self.pattern.group)
+            return Curve(found.rank_KB, found.marginal_KB), jitter_K
+        found = eliminate(w_KB.double(), finv_KBB, active_KB, group=self.pattern.group, limit=self.pattern.limit)
+        stays_KB = active_KB & (found.rank_KB == 0)
+        rank_KB = found.rank_KB.masked_fill(stays_KB, w_KB.shape[1])
+        return Curve(rank_KB, found.marginal_KB.masked_fill(stays_KB, torch.inf)), jitter_K
 
+    def settle(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+        """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
+        return refine(w_KB, held_KBB, active_KB, kept_KB, self.pattern) if self.refine else kept_KB
 
-def write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into the model, in place."""
-    for name, weight in weights.items():
-        model.get_parameter(name).data.copy_(weight)
-
-
-def joined(pieces: list[Pruned]) -> Pruned:
-    """The last piece, with the losses of all and each one's details."""
-    last = pieces[-1]
-    loss = sum(piece.predicted_loss or 0.0 for piece in pieces)
-    record = last.details if len(pieces) == 1 else last.details | {"pieces": [piece.details for piece in pieces]}
-    return Pruned(last.masks, last.weights, loss, record)
+    def update(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+        """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
+        return compensate(w_KB, held_KBB, kept_KB)

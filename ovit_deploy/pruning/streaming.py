@@ -21,14 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.kernels.eliminate import eliminate
 from ovit_deploy.pruning.allocation import Counts, Curve
-from ovit_deploy.pruning.fisher import Fishers, Span, block_size_for, compensate, fishers, invert, predicted_loss
+from ovit_deploy.pruning.fisher import Fishers, Span, block_size_for
 from ovit_deploy.pruning.method import Calibration, Masks, Report, target_weights
+from ovit_deploy.pruning.scheme import Scheme
 
 # One part in WORK_SHARE of the budget is for work: float64 copies of a few blocks, and gradients in the making.
 WORK_SHARE = 4
-COPIES = 6
 # Larger pieces are no faster: their copies leave the cache and are fresh pages each time.
 PIECE_BYTES = 2**25
 
@@ -46,6 +45,7 @@ class Problem:
         damping: Added to the diagonal.
         memory_budget: Bytes; a quarter is for work, the rest for Fisher blocks.
         report: Told what goes on.
+        scheme: What is held of a block, and the order and update that follow from it.
     """
 
     model: nn.Module
@@ -56,11 +56,16 @@ class Problem:
     damping: float
     memory_budget: int
     report: Report
+    scheme: Scheme
 
     @property
     def work_bytes(self) -> int:
         """Bytes for gradients and inverses in the making."""
         return self.memory_budget // WORK_SHARE
+
+    def block_size_of(self, weight: Tensor) -> int:
+        """The block size that a weight takes."""
+        return block_size_for(weight.numel(), self.block_size, self.scheme.pattern.group)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def eliminate_all(problem: Problem) -> Solution:
     """
     groups = plan(problem)
     weights = target_weights(problem.model, problem.masks)
-    curves = {name: empty_curve(weight, problem.block_size) for name, weight in weights.items()}
+    curves = {name: empty_curve(problem, weight) for name, weight in weights.items()}
     jitter = dict.fromkeys(weights, 0.0)
     mean_loss, kept = math.nan, None
     for number, group in enumerate(groups, start=1):
@@ -110,35 +115,56 @@ def eliminate_group(
     jitter: dict[str, float],
 ) -> None:
     """Eliminate in the blocks of a group, into ``curves`` and ``jitter``."""
-    for span, fisher_KBB in found.blocks.items():
-        worst = eliminate_span(problem, span, fisher_KBB, weights[span.name], curves[span.name])
+    for span, held_KXB in found.blocks.items():
+        worst = eliminate_span(problem, span, held_KXB, weights[span.name], curves[span.name])
         jitter[span.name] = max(jitter[span.name], worst)
 
 
-def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> tuple[dict[str, Tensor], float]:
-    """New weights once ``counts`` are removed from each block, and the predicted increase of the loss."""
+@dataclass(frozen=True)
+class Settled:
+    """What came of it.
+
+    Args:
+        weights: New values.
+        kept: Which weights [K, B] are kept.
+        loss: Predicted increase of the loss.
+        swaps: How many weights came back for others after elimination.
+    """
+
+    weights: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    loss: float
+    swaps: int
+
+
+def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> Settled:
+    """New weights once ``counts`` are removed from each block."""
     weights = target_weights(problem.model, problem.masks)
-    kept = kept_masks(solution.curves, counts)
-    if solution.fishers is not None:
-        return weights, compensate_group(problem, solution.fishers, weights, kept)
+    kept = kept_masks(solution.curves, counts, problem.scheme.pattern.unit)
+    ordered = {name: kept_KB.clone() for name, kept_KB in kept.items()}
     loss = 0.0
     for number, group in enumerate(solution.groups, start=1):
         text = f"Fisher blocks again, group {number} of {len(solution.groups)}"
-        loss += compensate_group(problem, group_fishers(problem, group, text, solution.mean_loss), weights, kept)
-    return weights, loss
+        found = solution.fishers or group_fishers(problem, group, text, solution.mean_loss)
+        loss += compensate_group(problem, found, weights, kept)
+        del found  # before those of the next group are made
+    swaps = sum(int((kept[name] & ~ordered[name]).sum()) for name in kept)
+    return Settled(weights, kept, loss, swaps)
 
 
 def compensate_group(problem: Problem, found: Fishers, weights: dict[str, Tensor], kept: dict[str, Tensor]) -> float:
-    """Write new values into the weights of a group; returns the predicted increase of the loss."""
+    """Write new values into the weights of a group, and what is kept in the end; returns the predicted increase."""
     return sum(
-        compensate_span(problem, span, fisher_KBB, weights[span.name], kept[span.name])
-        for span, fisher_KBB in found.blocks.items()
+        compensate_span(problem, span, held_KXB, weights[span.name], kept[span.name])
+        for span, held_KXB in found.blocks.items()
     )
 
 
-def kept_masks(curves: dict[str, Curve], counts: Counts) -> dict[str, Tensor]:
-    """Which weights [K, B] are kept once ``counts`` are removed from each block."""
-    return {name: curve.rank_KB > counts[name][:, None] for name, curve in curves.items()}
+def kept_masks(curves: dict[str, Curve], counts: Counts, unit: int = 1) -> dict[str, Tensor]:
+    """Which weights [K, B] are kept once ``counts`` units are removed from each block."""
+    return {
+        name: (curve.rank_KB > counts[name][:, None]).repeat_interleave(unit, dim=1) for name, curve in curves.items()
+    }
 
 
 def plan(problem: Problem) -> list[list[Span]]:
@@ -147,12 +173,14 @@ def plan(problem: Problem) -> list[list[Span]]:
     groups: list[list[Span]] = [[]]
     room = capacity = problem.memory_budget - problem.work_bytes
     for name, mask in problem.masks.items():
-        block = block_size_for(mask.numel(), problem.block_size)
-        bytes_per_block = block**2 * parameters[name].element_size()
-        if 8 * COPIES * block**2 > problem.work_bytes:
+        block = problem.block_size_of(mask)
+        num_rows = problem.scheme.num_rows(block, problem.num_grads)
+        bytes_per_block = num_rows * block * parameters[name].element_size()
+        needed = problem.scheme.work_bytes(block, problem.num_grads)
+        if needed > problem.work_bytes:
             raise PruningError(
-                f"{problem.memory_budget} bytes of memory do not hold one {block} by {block} Fisher block of {name}",
-                f"give at least {8 * COPIES * block**2 * WORK_SHARE} bytes, or smaller blocks",
+                f"{problem.memory_budget} bytes of memory do not hold one {num_rows} by {block} Fisher block of {name}",
+                f"give at least {needed * WORK_SHARE} bytes, or smaller blocks",
             )
         start, num_blocks = 0, mask.numel() // block
         while start < num_blocks:
@@ -170,7 +198,7 @@ def plan(problem: Problem) -> list[list[Span]]:
 def group_fishers(problem: Problem, group: list[Span], text: str, expected_loss: float) -> Fishers:
     """One pass over the calibration samples; their mean loss must be that of the passes before, if there were any."""
     problem.report(f"{text}: {problem.num_grads} gradients of {len({span.name for span in group})} weights")
-    found = fishers(
+    found = problem.scheme.collect(
         problem.model,
         group,
         problem.masks,
@@ -187,19 +215,19 @@ def group_fishers(problem: Problem, group: list[Span], text: str, expected_loss:
     return found
 
 
-def empty_curve(weight: Tensor, block_size: int) -> Curve:
+def empty_curve(problem: Problem, weight: Tensor) -> Curve:
     """A curve to fill in, on the CPU."""
-    shape = (-1, block_size_for(weight.numel(), block_size))
-    return Curve(torch.zeros(weight.numel(), dtype=torch.int32).view(shape), torch.zeros(weight.numel()).view(shape))
+    unit, block = problem.scheme.pattern.unit, problem.block_size_of(weight)
+    shape = (weight.numel() // block, block // unit)
+    return Curve(torch.zeros(shape, dtype=torch.int32), torch.zeros(shape))
 
 
-def eliminate_span(problem: Problem, span: Span, fisher_KBB: Tensor, weight: Tensor, curve: Curve) -> float:
+def eliminate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tensor, curve: Curve) -> float:
     """Eliminate in the blocks of a span, into its curve; returns the largest jitter."""
 
     def run(piece: Span) -> float:
-        active_KB = piece.cut(problem.masks[span.name]).to(fisher_KBB.device)
-        finv_KBB, jitter_K = invert(fisher_KBB[within(piece, span)], active_KB)
-        found = eliminate(piece.cut(weight).double(), finv_KBB, active_KB)
+        active_KB = piece.cut(problem.masks[span.name]).to(held_KXB.device)
+        found, jitter_K = problem.scheme.order(piece.cut(weight), held_KXB[within(piece, span)], active_KB)
         curve.rank_KB[piece.start : piece.stop] = found.rank_KB.cpu()
         curve.marginal_KB[piece.start : piece.stop] = found.marginal_KB.cpu().float()
         return float(jitter_K.max())
@@ -207,13 +235,17 @@ def eliminate_span(problem: Problem, span: Span, fisher_KBB: Tensor, weight: Ten
     return max(by_pieces(problem, span, run))
 
 
-def compensate_span(problem: Problem, span: Span, fisher_KBB: Tensor, weight: Tensor, kept_KB: Tensor) -> float:
-    """Write new values into a span of ``weight``; returns the predicted increase of the loss."""
+def compensate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tensor, kept_KB: Tensor) -> float:
+    """Write new values into a span of ``weight``, and what is kept in the end; returns the predicted increase."""
 
     def run(piece: Span) -> float:
-        w_KB, part_KBB = piece.cut(weight), fisher_KBB[within(piece, span)]
-        u_KB = compensate(w_KB, part_KBB, kept_KB[piece.start : piece.stop].to(w_KB.device)).to(w_KB.dtype)
-        loss = predicted_loss(u_KB.double() - w_KB.double(), part_KBB)
+        w_KB, part_KXB = piece.cut(weight), held_KXB[within(piece, span)]
+        active_KB = piece.cut(problem.masks[span.name]).to(w_KB.device)
+        still_KB = kept_KB[piece.start : piece.stop].to(w_KB.device)
+        still_KB = problem.scheme.settle(w_KB, part_KXB, active_KB, still_KB)
+        u_KB = problem.scheme.update(w_KB, part_KXB, active_KB, still_KB).to(w_KB.dtype)
+        kept_KB[piece.start : piece.stop] = still_KB.to(kept_KB.device)
+        loss = problem.scheme.loss(u_KB.double() - w_KB.double(), part_KXB)
         w_KB.copy_(u_KB)
         return loss
 
@@ -227,7 +259,7 @@ def within(piece: Span, span: Span) -> slice:
 
 def by_pieces(problem: Problem, span: Span, run: Callable[[Span], float]) -> list[float]:
     """Run on pieces of a span whose float64 copies fit in the working memory, a thread for each piece."""
-    block_bytes = 8 * COPIES * span.block_size**2
+    block_bytes = problem.scheme.work_bytes(span.block_size, problem.num_grads)
     with one_thread_each() as num_threads:
         workers = max(1, min(num_threads, problem.work_bytes // block_bytes))
         piece_bytes = min(problem.work_bytes // workers, PIECE_BYTES)

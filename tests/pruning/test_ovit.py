@@ -8,7 +8,7 @@ from cases import full_masks, images_and_labels, tiny_calibration, tiny_convnet,
 from torch.nn import functional
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning import Calibration, GlobalMagnitude, OViT, apply, streaming
+from ovit_deploy.pruning import Calibration, GlobalMagnitude, OViT, apply, scheme
 from ovit_deploy.pruning.allocation import allocate
 from ovit_deploy.pruning.fisher import fishers
 from ovit_deploy.pruning.streaming import compensate_all, eliminate_all
@@ -143,7 +143,7 @@ def test_the_fisher_blocks_of_two_groups_are_never_held_at_once(monkeypatch):
         held.extend(weakref.ref(block) for block in found.blocks.values())
         return found
 
-    monkeypatch.setattr(streaming, "fishers", spy)
+    monkeypatch.setattr(scheme, "fishers", spy)
     model = tiny_vit()
     method = settings_of(TINY, memory_budget=600_000)
     method.prune(model, full_masks(model), sparsity=0.5, calibration=tiny_calibration())
@@ -216,10 +216,10 @@ def test_one_elimination_serves_every_sparsity():
     problem = TINY.problem(model, masks, calibration)
     solution = eliminate_all(problem)
     for sparsity in (0.3, 0.8):
-        weights, loss = compensate_all(problem, solution, allocate(solution.curves, round(sparsity * total)))
+        settled = compensate_all(problem, solution, allocate(solution.curves, round(sparsity * total)))
         alone = TINY.prune(model, masks, sparsity=sparsity, calibration=calibration)
-        assert all(torch.equal(weights[name], alone.weights[name]) for name in masks)
-        assert loss == pytest.approx(alone.predicted_loss)
+        assert all(torch.equal(settled.weights[name], alone.weights[name]) for name in masks)
+        assert settled.loss == pytest.approx(alone.predicted_loss)
 
 
 def test_recomputations_reach_the_same_budget_with_other_weights():

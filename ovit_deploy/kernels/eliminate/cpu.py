@@ -11,7 +11,9 @@ Columns of V that have left are squeezed out every ``SQUEEZE`` turns, which keep
 Shape suffixes: K Fisher blocks, B weights in a block, N weights of it that remain, T turns.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,27 +28,38 @@ SQUEEZE = 16
 BLOCKS_A_TASK = 4
 
 
-def eliminate(w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tensor) -> Elimination:
+def eliminate(
+    w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tensor, group: int = 1, limit: int = 1
+) -> Elimination:
     """See :func:`ovit_deploy.kernels.eliminate.eliminate`; works in the dtype of ``finv_KBB``, on torch's threads."""
+    return in_threads(partial(eliminate_blocks, group, limit), w_KB, finv_KBB, active_KB, counts_K, w_KB.shape[1])
+
+
+def in_threads(
+    compiled: Callable[..., None], w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tensor, num_ranks: int
+) -> Elimination:
+    """Run a compiled function on a few blocks at a time; it fills ranks and marginals [K, num_ranks] and weights."""
     dtype, device = finv_KBB.dtype, w_KB.device
-    rank_KB = torch.zeros(w_KB.shape, dtype=torch.int32)
-    marginal_KB = torch.zeros(w_KB.shape, dtype=dtype)
+    rank_KR = torch.zeros(len(w_KB), num_ranks, dtype=torch.int32)
+    marginal_KR = torch.zeros(len(w_KB), num_ranks, dtype=dtype)
     weights_KB = torch.zeros(w_KB.shape, dtype=dtype)
     tensors = (w_KB.to(dtype), finv_KBB, active_KB, counts_K.long())
     inputs = [tensor.detach().cpu().contiguous().numpy() for tensor in tensors]
-    outputs = [tensor.numpy() for tensor in (rank_KB, marginal_KB, weights_KB)]
+    outputs = [tensor.numpy() for tensor in (rank_KR, marginal_KR, weights_KB)]
 
     def run(start: int) -> None:
         part = slice(start, start + BLOCKS_A_TASK)
-        eliminate_blocks(*(array[part] for array in inputs), *(array[part] for array in outputs))
+        compiled(*(array[part] for array in inputs), *(array[part] for array in outputs))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(run, range(0, len(w_KB), BLOCKS_A_TASK)))
-    return Elimination(rank_KB.to(device), marginal_KB.to(device, w_KB.dtype), weights_KB.to(device, w_KB.dtype))
+    return Elimination(rank_KR.to(device), marginal_KR.to(device, w_KB.dtype), weights_KB.to(device, w_KB.dtype))
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def eliminate_blocks(
+    group: int,
+    limit: int,
     w_KB: Array,
     finv_KBB: Array,
     active_KB: Array,
@@ -57,12 +70,21 @@ def eliminate_blocks(
 ) -> None:
     """Eliminate in each block, into ``rank_KB``, ``marginal_KB`` and ``weights_KB``."""
     for b in range(len(w_KB)):
-        eliminate_block(w_KB[b], finv_KBB[b], active_KB[b], counts_K[b], rank_KB[b], marginal_KB[b], weights_KB[b])
+        outputs = rank_KB[b], marginal_KB[b], weights_KB[b]
+        eliminate_block(w_KB[b], finv_KBB[b], active_KB[b], counts_K[b], group, limit, *outputs)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def eliminate_block(
-    w_B: Array, finv_BB: Array, active_B: Array, count: int, rank_B: Array, marginal_B: Array, weights_B: Array
+    w_B: Array,
+    finv_BB: Array,
+    active_B: Array,
+    count: int,
+    group: int,
+    limit: int,
+    rank_B: Array,
+    marginal_B: Array,
+    weights_B: Array,
 ) -> None:
     """Remove ``count`` weights of one block; a weight that has left carries ``u = inf``, so that it is never chosen."""
     index_N = np.flatnonzero(active_B)
@@ -73,6 +95,9 @@ def eliminate_block(
     floor_N = diag_N * (CANCELLED * np.finfo(finv_BB.dtype).eps)
     score_N = u_N * u_N / diag_N
     factor_TN = np.empty((count, num_left), finv_BB.dtype)
+    gone_G = num_inactive(active_B, group)
+    open_B = np.repeat(gone_G < limit, group)
+    pass_over(open_B, index_N, num_left, score_N)
     for turn in range(count):
         if turn % SQUEEZE == 0:
             num_left = squeeze(num_left, turn, index_N, u_N, diag_N, floor_N, score_N, factor_TN)
@@ -82,9 +107,38 @@ def eliminate_block(
         gather_row(finv_BB[index_N[p]], index_N, num_left, row_N)
         subtract_factors(factor_TN, turn, p, num_left, row_N)
         take_out(p, num_left, row_N, u_N, diag_N, floor_N, score_N, factor_TN[turn])
+        if group > 1:
+            close_full_group(index_N[p], group, limit, gone_G, open_B)
+            pass_over(open_B, index_N, num_left, score_N)
     for i in range(num_left):
         if u_N[i] != np.inf:
             weights_B[index_N[i]] = u_N[i]
+
+
+@njit(cache=True, nogil=True)
+def num_inactive(active_B: Array, group: int) -> Array:
+    """How many weights of each group are pruned already."""
+    gone_G = np.zeros(len(active_B) // group, np.int64)
+    for i in range(len(active_B)):
+        gone_G[i // group] += not active_B[i]
+    return gone_G
+
+
+@njit(cache=True, nogil=True)
+def close_full_group(index: int, group: int, limit: int, gone_G: Array, open_B: Array) -> None:
+    """Count a weight that has left; the last of its group's limit closes the group."""
+    q = index // group
+    gone_G[q] += 1
+    if gone_G[q] >= limit:
+        open_B[q * group : (q + 1) * group] = False
+
+
+@njit(cache=True, nogil=True)
+def pass_over(open_B: Array, index_N: Array, num_left: int, score_N: Array) -> None:
+    """Weights of closed groups are never chosen, and compensate as the others do."""
+    for i in range(num_left):
+        if not open_B[index_N[i]]:
+            score_N[i] = np.inf
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})

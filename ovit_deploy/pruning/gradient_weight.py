@@ -1,0 +1,76 @@
+"""Gradient times weight: the first-order estimate of what a weight's removal does to the loss of each sample.
+
+The Taylor criterion of Molchanov et al., arXiv 1611.06440, on single weights::
+
+    saliency    sum_i |g_i w|     over m samples; signs of different samples do not cancel
+    allocation  the smallest of all targets together
+    update      none
+"""
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning.fisher import Span, each_gradient
+from ovit_deploy.pruning.magnitude import largest_of_all, pruned_to
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros, target_weights
+from ovit_deploy.pruning.second_order import check_gradients, required
+
+
+@dataclass(frozen=True)
+class GradientWeight:
+    """The weights of all targets together whose gradients times weights are smallest.
+
+    Args:
+        num_grads: m, the calibration samples.
+        memory_budget: Bytes for gradients in the making; None takes half of the free memory.
+    """
+
+    num_grads: int = 4096
+    memory_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_grads < 1:
+            raise PruningError(f"num_grads is {self.num_grads}, but at least 1 is needed")
+
+    def prune(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        *,
+        sparsity: float,
+        calibration: Calibration | None = None,
+        report: Report | None = None,
+    ) -> Pruned:
+        """See :class:`ovit_deploy.pruning.method.Method`; predicts no loss."""
+        calibration = required(calibration, "gradient times weight", self.num_grads)
+        weights, zeros = target_weights(model, masks), num_zeros(masks, sparsity)
+        check_gradients(model, masks, calibration, self.num_grads)
+        if report:
+            report(f"{self.num_grads} gradients of {len(masks)} weights")
+        budget = psutil.virtual_memory().available // 2 if self.memory_budget is None else self.memory_budget
+        totals, mean_loss = absolute_gradients(model, masks, calibration, num_grads=self.num_grads, work_bytes=budget)
+        scores = {
+            name: (weights[name].abs() * totals[name]).masked_fill(~mask.to(totals[name].device), -1)
+            for name, mask in masks.items()
+        }
+        pruned = pruned_to(weights, largest_of_all(scores, zeros))
+        pruned.details.update(num_gradients=self.num_grads, calibration_loss=mean_loss)
+        return pruned
+
+
+def absolute_gradients(
+    model: nn.Module, masks: Masks, calibration: Calibration, *, num_grads: int, work_bytes: int
+) -> tuple[dict[str, Tensor], float]:
+    """``sum_i |g_i|`` of every weight, shaped like it, and the mean loss of the samples."""
+    totals = {name: torch.zeros_like(model.get_parameter(name).detach()).flatten(1) for name in masks}
+    spans = [Span(name, 0, len(total), total.shape[1]) for name, total in totals.items()]
+
+    def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
+        totals[span.name][part] += gradient_KNB.abs().sum(dim=1)
+
+    mean_loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
+    return {name: total.reshape(masks[name].shape) for name, total in totals.items()}, mean_loss
