@@ -15,14 +15,18 @@ The words, as used in every file here:
 A method = curvature x saliency x update x allocation:
 
     curvature    what stands in for the Hessian: none, or a block empirical Fisher     fisher.py, gradients.py
+                 of the loss, or the second moments of a layer's inputs                hessian.py
     saliency     |w|, or the OBS loss w_p^2 / (2 [F^-1]_pp) re-evaluated at each step  kernels/eliminate
     update       none, or the kept weights of the block compensate for the pruned      fisher.compensate
+                 or only those to the right of a column, all rows at once              column_sweep.py
     allocation   how removals are spread over blocks and layers                        allocation.py
 
                        curvature     saliency       update       allocation
     OViT               block Fisher  greedy OBS     compensate   hull | marginal | cumulative | uniform
     GlobalMagnitude    none          |w|            none         global
     UniformMagnitude   none          |w|            none         uniform
+    Wanda              inputs, diag  |w| |x|        none         uniform in every row
+    SparseGPT          inputs        OBS, in runs   column sweep uniform
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
 alone; :func:`apply` then copies its answer into the model.
@@ -31,6 +35,8 @@ alone; :func:`apply` then copies its answer into the model.
 from ovit_deploy.pruning.magnitude import GlobalMagnitude, UniformMagnitude
 from ovit_deploy.pruning.method import Calibration, Masks, Method, Pruned, Report, apply
 from ovit_deploy.pruning.ovit import OViT
+from ovit_deploy.pruning.sparsegpt import SparseGPT
+from ovit_deploy.pruning.wanda import Wanda
 
 __all__ = [
     "Calibration",
@@ -40,6 +46,8 @@ __all__ = [
     "OViT",
     "Pruned",
     "Report",
+    "SparseGPT",
     "UniformMagnitude",
+    "Wanda",
     "apply",
 ]

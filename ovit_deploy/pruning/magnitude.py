@@ -4,7 +4,7 @@ Global (Han et al. 2015, arXiv 1506.02626, over all layers together) and uniform
 number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that stands first goes first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,17 +50,26 @@ class UniformMagnitude:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
         weights = target_weights(model, masks)
-        shares = uniform_shares({name: mask.numel() for name, mask in masks.items()}, num_zeros(masks, sparsity))
-        kept = {}
-        for name, mask in masks.items():
-            present = mask.numel() - int(mask.sum())
-            if present > shares[name]:
-                raise PruningError(
-                    f"{name} has {present} zeros already, uniform sparsity {sparsity} wants {shares[name]}",
-                    "ask for more sparsity, or prune globally",
-                )
-            kept[name] = without_smallest(magnitude(weights[name], mask), shares[name])
+        shares = uniform_zeros(masks, sparsity)
+        kept = {name: without_smallest(magnitude(weights[name], mask), shares[name]) for name, mask in masks.items()}
         return pruned_to(weights, kept)
+
+
+def uniform_zeros(masks: Masks, sparsity: float) -> dict[str, int]:
+    """Zeros of each target at one common sparsity.
+
+    Raises:
+        PruningError: The sparsity cannot be had, or a target is sparser already.
+    """
+    shares = uniform_shares({name: mask.numel() for name, mask in masks.items()}, num_zeros(masks, sparsity))
+    for name, mask in masks.items():
+        present = mask.numel() - int(mask.sum())
+        if present > shares[name]:
+            raise PruningError(
+                f"{name} has {present} zeros already, uniform sparsity {sparsity} wants {shares[name]}",
+                "ask for more sparsity, or prune globally",
+            )
+    return shares
 
 
 def magnitude(weight: Tensor, mask: Tensor) -> Tensor:
@@ -76,12 +85,20 @@ def without_smallest(score: Tensor, num_removed: int) -> Tensor:
 
 
 def uniform_shares(sizes: Mapping[str, int], total_zeros: int) -> dict[str, int]:
-    """Zeros of each target at one common sparsity, exact in total: rounded down, then by the largest remainder."""
-    total = sum(sizes.values())
-    shares = {name: total_zeros * size // total for name, size in sizes.items()}
-    missing = total_zeros - sum(shares.values())
-    by_remainder = sorted(sizes, key=lambda name: -(total_zeros * sizes[name] % total))
-    return {name: share + (name in by_remainder[:missing]) for name, share in shares.items()}
+    """Zeros of each target at one common sparsity, exact in total."""
+    return dict(zip(sizes, in_proportion(list(sizes.values()), total_zeros), strict=True))
+
+
+def in_proportion(sizes: Sequence[int], num: int) -> list[int]:
+    """``num`` dealt out by ``sizes``: rounded down, then by the largest remainder. No share exceeds its size."""
+    total = sum(sizes)
+    assert 0 <= num <= total
+    shares = [num * size // total if total else 0 for size in sizes]
+    missing = num - sum(shares)
+    by_remainder = sorted(range(len(sizes)), key=lambda at: -(num * sizes[at] % total) if total else 0)
+    for at in by_remainder[:missing]:
+        shares[at] += 1
+    return shares
 
 
 def pruned_to(weights: Mapping[str, Tensor], kept: dict[str, Tensor]) -> Pruned:
