@@ -27,19 +27,25 @@ A method = curvature x saliency x update x allocation:
     UniformMagnitude   none          |w|            none         uniform
     Wanda              inputs, diag  |w| |x|        none         uniform in every row
     SparseGPT          inputs        OBS, in runs   column sweep uniform
+    OBC                inputs        greedy OBS     compensate   uniform, marginal over the rows of a layer
+    FastOViT           shared Fisher OBS, in runs   column sweep uniform
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
 alone; :func:`apply` then copies its answer into the model.
 """
 
+from ovit_deploy.pruning.fast_ovit import FastOViT
 from ovit_deploy.pruning.magnitude import GlobalMagnitude, UniformMagnitude
 from ovit_deploy.pruning.method import Calibration, Masks, Method, Pruned, Report, apply
+from ovit_deploy.pruning.obc import OBC
 from ovit_deploy.pruning.ovit import OViT
 from ovit_deploy.pruning.sparsegpt import SparseGPT
 from ovit_deploy.pruning.wanda import Wanda
 
 __all__ = [
+    "OBC",
     "Calibration",
+    "FastOViT",
     "GlobalMagnitude",
     "Masks",
     "Method",

@@ -129,17 +129,22 @@ def too_few(num_samples: int, num_grads: int) -> PruningError:
 
 def accumulate(fisher_KBB: Tensor, span: Span, gradients: SampleGradients, mask: Tensor, work_bytes: int) -> None:
     """Add ``sum_i g_i g_i^T`` of one batch to the blocks of a span."""
-    block, row = span.block_size, mask[0].numel()
-    num_samples = len(gradients.inputs_NTGI)
-    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * fisher_KBB.element_size()))
+    for piece, gradient_KNB in gradient_pieces(span, gradients, work_bytes):
+        gradient_KNB = gradient_KNB * piece.cut(mask).to(gradient_KNB.device)[:, None, :]
+        part_KBB = fisher_KBB[piece.start - span.start : piece.stop - span.start]
+        part_KBB.baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+
+
+def gradient_pieces(span: Span, gradients: SampleGradients, work_bytes: int) -> Iterator[tuple[Span, Tensor]]:
+    """The gradients of a batch at the blocks of a span, some blocks at a time: [K, N, B]."""
+    block, row = span.block_size, gradients.inputs_NTGI.shape[3]
+    num_samples, bytes_per_number = len(gradients.inputs_NTGI), gradients.inputs_NTGI.element_size()
+    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * bytes_per_number))
     for piece in span.pieces(chunk):
         first, last = piece.start * block // row, -(-piece.stop * block // row)
         offset = piece.start * block - first * row
         flat_N = gradients.rows(first, last).flatten(1)[:, offset : offset + len(piece) * block]
-        gradient_KNB = flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
-        gradient_KNB = gradient_KNB * piece.cut(mask).to(flat_N.device)[:, None, :]
-        part_KBB = fisher_KBB[piece.start - span.start : piece.stop - span.start]
-        part_KBB.baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+        yield piece, flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
 
 
 def invert(fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from ovit_deploy.pruning.fisher import take
 from ovit_deploy.pruning.gradients import Layer, frozen, layer_of, tokens
 from ovit_deploy.pruning.method import Calibration, Report
 
-# Copies of one layer's H that work on it takes, set aside from the budget.
+# Copies of one layer's H that a sweep takes, set aside from the budget.
 COPIES = 4
 # Patches of a convolution are unfolded in pieces of about this size.
 PATCH_BYTES = 2**26
@@ -77,7 +77,13 @@ def input_norms(model: nn.Module, names: Iterable[str], images: Images) -> dict[
 
 
 def input_hessians(
-    model: nn.Module, names: Sequence[str], images: Images, *, memory_budget: int | None, report: Report
+    model: nn.Module,
+    names: Sequence[str],
+    images: Images,
+    *,
+    memory_budget: int | None,
+    report: Report,
+    copies: int = COPIES,
 ) -> Iterator[tuple[str, Tensor]]:
     """H of each layer, [G, I, I] in float64, in the order of ``names``.
 
@@ -87,13 +93,14 @@ def input_hessians(
         images: What the model looks at.
         memory_budget: Bytes for the H of all layers of a pass, and for work on one; None takes half of the free memory.
         report: Told of each pass.
+        copies: How many more H work on one layer takes.
 
     Raises:
         PruningError: A layer is of another kind, does not run, has inputs that are not finite, or does not fit in the
             budget.
     """
     budget = psutil.virtual_memory().available // 2 if memory_budget is None else memory_budget
-    passes = plan({name: hessian_bytes(layer_of(model, name)) for name in names}, budget)
+    passes = plan({name: hessian_bytes(layer_of(model, name)) for name in names}, budget, copies)
     for number, group in enumerate(passes, start=1):
         report(f"inputs of {len(group)} layers over {images.num_samples} images, pass {number} of {len(passes)}")
         found = second_moments(model, group, images)
@@ -170,14 +177,14 @@ def hessian_bytes(layer: Layer) -> int:
     return 8 * groups * layer.weight[0].numel() ** 2
 
 
-def plan(sizes: dict[str, int], budget: int) -> list[list[str]]:
+def plan(sizes: dict[str, int], budget: int, copies: int) -> list[list[str]]:
     """Layers in order, cut into passes whose H fit in the budget beside the work on one of them."""
     largest = max(sizes, key=lambda name: sizes[name])
-    capacity = budget - COPIES * sizes[largest]
+    capacity = budget - copies * sizes[largest]
     if sizes[largest] > capacity:
         raise PruningError(
             f"{budget} bytes of memory do not hold the input Hessian of {largest}",
-            f"give at least {(COPIES + 1) * sizes[largest]} bytes",
+            f"give at least {(copies + 1) * sizes[largest]} bytes",
         )
     passes: list[list[str]] = [[]]
     room = capacity
@@ -191,7 +198,7 @@ def plan(sizes: dict[str, int], budget: int) -> list[list[str]]:
 
 
 def damped(hessian_GII: Tensor, damping: float) -> Tensor:
-    """H with ``damping`` times its mean diagonal added to its diagonal.
+    """H, or another matrix of second moments, with ``damping`` times its mean diagonal added to its diagonal.
 
     Inputs that were zero in every image are dead: nothing is known of their weights, so these cost next to nothing, go
     first, and touch no others. (SparseGPT sets them to zero whether they are chosen or not; here the number of zeros

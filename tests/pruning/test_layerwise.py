@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning import GlobalMagnitude, SparseGPT, Wanda, apply
+from ovit_deploy.pruning import OBC, FastOViT, GlobalMagnitude, SparseGPT, Wanda, apply
 
 METHODS = [
     Wanda(num_samples=40),
     SparseGPT(num_samples=40, columns=24, memory_budget=2**26),
+    OBC(num_samples=40, memory_budget=2**26),
+    FastOViT(block_size=32, num_grads=40, columns=8),
 ]
 WITH_PATTERN = [method for method in METHODS if hasattr(method, "pattern")]
 CONVOLUTIONS = ["stem.weight", "grouped.weight", "depthwise.weight", "head.weight"]
@@ -102,6 +104,18 @@ def test_the_model_is_left_as_it_was_found(method):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(module.training and not module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+def test_a_float64_model_gets_the_answer_of_float32(method):
+    plain, double = tiny_vit(), tiny_vit().double()
+    masks = full_masks(plain, ["blocks.0.attn.qkv.weight", "blocks.1.mlp.fc2.weight"])
+    expected = prune(method, plain, masks, 0.5)
+    found = method.prune(double, masks, sparsity=0.5, calibration=tiny_calibration(dtype=torch.float64))
+    for name, mask in found.masks.items():
+        assert (mask == expected.masks[name]).float().mean() > 0.995
+    assert (found.predicted_loss or 0) == pytest.approx(expected.predicted_loss or 0, rel=1e-3)
+    assert found.details.get("output_error", {}) == pytest.approx(expected.details.get("output_error", {}), rel=1e-2)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
