@@ -25,28 +25,20 @@ import torch
 from torch import Tensor
 
 from ovit_deploy.pruning.fisher import cholesky
-from ovit_deploy.pruning.layerwise import Pattern, smallest_of_rows
+from ovit_deploy.pruning.layerwise import Pattern, PrunedLayer, smallest_of_rows
 from ovit_deploy.pruning.magnitude import in_proportion, without_smallest
 
+# Copies of H that a sweep takes.
+COPIES = 4
 # Given the saliencies of a run of columns [G, O, S] and its first column: True at what goes.
 Choose = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Swept:
-    """What a sweep leaves of a layer.
+class Swept(PrunedLayer):
+    """A layer after a sweep, and the loss ``1/2 tr(D H D^T)`` of its change."""
 
-    Args:
-        weights_GOI: New values in float64, exact zeros where pruned.
-        kept_GOI: True where a weight is kept.
-        loss: ``1/2 tr(D H D^T)`` of the change.
-        jitter: Largest jitter of its Hessians, in multiples of the mean diagonal.
-    """
-
-    weights_GOI: Tensor
-    kept_GOI: Tensor
     loss: float
-    jitter: float
 
 
 def prune_columns(
@@ -107,7 +99,7 @@ def sweep(w_GOI: Tensor, hessian_GII: Tensor, choose: Choose, *, run: int, batch
         error_GOC = sweep_batch(u_GOI, gone_GOI, factor_GII, choose, start=start, stop=stop, run=run)
         u_GOI[:, :, stop:] -= error_GOC @ factor_GII[:, part, stop:]
         loss += float(error_GOC.square().sum()) / 2
-    return Swept(u_GOI.masked_fill_(gone_GOI, 0), ~gone_GOI, loss, jitter)
+    return Swept(u_GOI.masked_fill_(gone_GOI, 0), ~gone_GOI, jitter, loss)
 
 
 def sweep_batch(

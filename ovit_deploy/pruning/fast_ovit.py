@@ -41,7 +41,8 @@ class FastOViT:
     """Prune with one Fisher matrix per layer, every layer to the same sparsity.
 
     Args:
-        block_size: B; each tensor takes the smallest divisor of its size that is at least this.
+        block_size: B; each tensor takes the smallest divisor of its size that is at least this and holds whole groups
+            of the pattern.
         num_grads: m, the calibration samples whose gradients make the Fisher matrices.
         damping: Added to the diagonal of a Fisher matrix, in multiples of its mean diagonal.
         columns: Columns of the blocks for which weights are chosen together.
@@ -78,7 +79,7 @@ class FastOViT:
             raise PruningError("FastOViT needs calibration images", "give a calibration stream, or prune by magnitude")
         weights = target_weights(model, masks)
         zeros = layer_zeros(masks, sparsity, self.pattern)
-        blocks = {name: self.block_of(name, mask) for name, mask in masks.items()}
+        blocks = {name: self.block_of(mask) for name, mask in masks.items()}
         if calibration.num_samples < self.num_grads:
             raise too_few(calibration.num_samples, self.num_grads)
         start = time.perf_counter()
@@ -103,15 +104,10 @@ class FastOViT:
         kept = {name: found.kept_GOI for name, found in swept.items()}
         return Pruned(to_masks(kept, masks), weights, sum(found.loss for found in swept.values()), details)
 
-    def block_of(self, name: str, mask: Tensor) -> int:
-        """The block size of a target, into which the groups of a pattern must fit."""
-        block = block_size_for(mask.numel(), self.block_size)
-        if self.pattern and block % self.pattern[1]:
-            raise PruningError(
-                f"{name} has Fisher blocks of {block} weights, which are not groups of {self.pattern[1]}",
-                "choose another block_size",
-            )
-        return block
+    def block_of(self, mask: Tensor) -> int:
+        """The block size of a target: with a pattern, the smallest divisor that its groups fill."""
+        group = self.pattern[1] if self.pattern else 1
+        return group * block_size_for(mask.numel() // group, -(-self.block_size // group))
 
     def sweep(self, weight: Tensor, mask: Tensor, fisher_BB: Tensor, num_zeros: int) -> Swept:
         """One layer, its blocks as rows."""

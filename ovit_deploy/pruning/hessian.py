@@ -30,8 +30,6 @@ from ovit_deploy.pruning.fisher import take
 from ovit_deploy.pruning.gradients import Layer, frozen, layer_of, tokens
 from ovit_deploy.pruning.method import Calibration, Report
 
-# Copies of one layer's H that a sweep takes, set aside from the budget.
-COPIES = 4
 # Patches of a convolution are unfolded in pieces of about this size.
 PATCH_BYTES = 2**26
 # What a dead input gets on the diagonal, as a share of the mean of the others.
@@ -82,8 +80,8 @@ def input_hessians(
     images: Images,
     *,
     memory_budget: int | None,
+    copies: int,
     report: Report,
-    copies: int = COPIES,
 ) -> Iterator[tuple[str, Tensor]]:
     """H of each layer, [G, I, I] in float64, in the order of ``names``.
 
@@ -92,8 +90,8 @@ def input_hessians(
         names: Weights of ``nn.Linear`` and ``nn.Conv2d`` layers.
         images: What the model looks at.
         memory_budget: Bytes for the H of all layers of a pass, and for work on one; None takes half of the free memory.
-        report: Told of each pass.
         copies: How many more H work on one layer takes.
+        report: Told of each pass.
 
     Raises:
         PruningError: A layer is of another kind, does not run, has inputs that are not finite, or does not fit in the

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from ovit_deploy.kernels.eliminate import eliminate
 from ovit_deploy.pruning.allocation import Curve, allocate
 from ovit_deploy.pruning.fisher import compensate, invert
-from ovit_deploy.pruning.hessian import damped, images_for, input_hessians, output_error
-from ovit_deploy.pruning.layerwise import as_matrix, check_settings, layer_zeros, to_masks
+from ovit_deploy.pruning.hessian import images_for
+from ovit_deploy.pruning.layerwise import PrunedLayer, check_settings, layer_zeros, reconstruct
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
 
 # Copies of a row's H that elimination and compensation take, and those that a layer takes beside.
@@ -62,51 +62,33 @@ class OBC:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`. Predicts no loss."""
-        report = report or (lambda text: None)
         weights = target_weights(model, masks)
         zeros = layer_zeros(masks, sparsity)
-        images = images_for("OBC", calibration, self.num_samples)
-        kept: dict[str, Tensor] = {}
-        record: dict[str, dict[str, float]] = {"output_error": {}, "jitter": {}}
-        for name, hessian_GII in input_hessians(
+        return reconstruct(
             model,
-            list(masks),
-            images,
+            weights,
+            masks,
+            zeros,
+            images_for("OBC", calibration, self.num_samples),
+            prune_rows,
+            damping=self.damping,
             memory_budget=self.memory_budget,
-            report=report,
             copies=COPIES_A_ROW + COPIES_A_LAYER,
-        ):
-            report(f"eliminating in the rows of {name}")
-            w_GOI = as_matrix(weights[name], hessian_GII)
-            found = prune_rows(w_GOI, masks[name], damped(hessian_GII, self.damping), zeros[name])
-            kept[name] = found.kept_RI
-            record["output_error"][name] = output_error(found.weights_GOI - w_GOI, w_GOI, hessian_GII)
-            if found.jitter:
-                record["jitter"][name] = found.jitter
-            w_GOI.copy_(found.weights_GOI)
-        return Pruned(to_masks(kept, masks), weights, None, {"num_samples": self.num_samples} | record)
+            report=report or (lambda text: None),
+        )
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A pruned layer: new values in float64, what is kept, and the largest jitter of a row's Hessian."""
-
-    weights_GOI: Tensor
-    kept_RI: Tensor
-    jitter: float
-
-
-def prune_rows(w_GOI: Tensor, mask: Tensor, hessian_GII: Tensor, num_zeros: int) -> Rows:
-    """Prune a layer to ``num_zeros`` zeros."""
+def prune_rows(w_GOI: Tensor, kept_GOI: Tensor, hessian_GII: Tensor, num_zeros: int) -> PrunedLayer:
+    """Prune a layer to ``num_zeros`` zeros, those that are there already included."""
     w_RI = w_GOI.flatten(0, 1)
-    curve, jitter = eliminate_rows(w_RI, mask.to(w_RI.device).view_as(w_RI), hessian_GII)
+    curve, jitter = eliminate_rows(w_RI, kept_GOI.flatten(0, 1), hessian_GII)
     counts_R = allocate({"layer": curve}, num_zeros, rule="marginal")["layer"]
     kept_RI = (curve.rank_KB > counts_R[:, None]).to(w_RI.device)
     u_RI = torch.empty_like(w_RI, dtype=torch.float64)
     for rows, hessian_II in row_pieces(len(w_RI), hessian_GII):
         part_RI = w_RI[rows]
         u_RI[rows] = compensate(part_RI, hessian_II.expand(len(part_RI), -1, -1), kept_RI[rows])
-    return Rows(u_RI.view_as(w_GOI), kept_RI, jitter)
+    return PrunedLayer(u_RI.view_as(w_GOI), kept_RI.view_as(w_GOI), jitter)
 
 
 def eliminate_rows(w_RI: Tensor, active_RI: Tensor, hessian_GII: Tensor) -> tuple[Curve, float]:

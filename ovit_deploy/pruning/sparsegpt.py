@@ -10,12 +10,13 @@ What it minimises is a layer's output error, not the loss of the task: it is in 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from ovit_deploy.pruning.column_sweep import Swept, prune_columns
-from ovit_deploy.pruning.hessian import damped, images_for, input_hessians, output_error
-from ovit_deploy.pruning.layerwise import Pattern, as_matrix, check_settings, layer_zeros, to_masks
+from ovit_deploy.pruning.column_sweep import COPIES, prune_columns
+from ovit_deploy.pruning.hessian import images_for
+from ovit_deploy.pruning.layerwise import Pattern, check_settings, layer_zeros, reconstruct
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
 
 
@@ -50,26 +51,17 @@ class SparseGPT:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`. Predicts no loss."""
-        report = report or (lambda text: None)
         weights = target_weights(model, masks)
         zeros = layer_zeros(masks, sparsity, self.pattern)
-        images = images_for("SparseGPT", calibration, self.num_samples)
-        kept: dict[str, Tensor] = {}
-        record: dict[str, dict[str, float]] = {"output_error": {}, "jitter": {}}
-        hessians = input_hessians(model, list(masks), images, memory_budget=self.memory_budget, report=report)
-        for name, hessian_GII in hessians:
-            report(f"sweeping {name}")
-            w_GOI = as_matrix(weights[name], hessian_GII)
-            swept = self.sweep(w_GOI, masks[name], hessian_GII, zeros[name])
-            kept[name] = swept.kept_GOI
-            record["output_error"][name] = output_error(swept.weights_GOI - w_GOI, w_GOI, hessian_GII)
-            if swept.jitter:
-                record["jitter"][name] = swept.jitter
-            w_GOI.copy_(swept.weights_GOI)
-        return Pruned(to_masks(kept, masks), weights, None, {"num_samples": self.num_samples} | record)
-
-    def sweep(self, w_GOI: Tensor, mask: Tensor, hessian_GII: Tensor, num_zeros: int) -> Swept:
-        """One layer."""
-        kept_GOI = as_matrix(mask.to(w_GOI.device), hessian_GII)
-        hessian_GII = damped(hessian_GII, self.damping)
-        return prune_columns(w_GOI, kept_GOI, hessian_GII, num_zeros, columns=self.columns, pattern=self.pattern)
+        return reconstruct(
+            model,
+            weights,
+            masks,
+            zeros,
+            images_for("SparseGPT", calibration, self.num_samples),
+            partial(prune_columns, columns=self.columns, pattern=self.pattern),
+            damping=self.damping,
+            memory_budget=self.memory_budget,
+            copies=COPIES,
+            report=report or (lambda text: None),
+        )

@@ -3,7 +3,6 @@ import pytest
 import torch
 from cases import full_masks, images_and_labels, tiny_calibration, tiny_convnet, tiny_vit
 
-from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning import FastOViT, UniformMagnitude, apply, fast_ovit
 from ovit_deploy.pruning.fast_ovit import shared_fishers
 from ovit_deploy.pruning.fisher import Span
@@ -82,12 +81,12 @@ def test_a_second_prune_holds_every_zero_through_the_sweep():
     assert all((masks[name] >= mask).all() for name, mask in pruned.masks.items())
 
 
-def test_a_pattern_must_fit_into_the_blocks():
+def test_blocks_hold_whole_groups_of_a_pattern():
     model = tiny_vit()
-    with pytest.raises(PruningError, match="Fisher blocks of 2 weights, which are not groups of 4"):
-        FastOViT(block_size=2, num_grads=40, pattern=(2, 4)).prune(
-            model, full_masks(model), sparsity=0.5, calibration=tiny_calibration()
-        )
+    method = FastOViT(block_size=2, num_grads=40, pattern=(2, 4))
+    pruned = method.prune(model, full_masks(model), sparsity=0.5, calibration=tiny_calibration())
+    assert pruned.details["fisher_bytes"] == 8 * 8 * 4**2
+    assert all((mask.reshape(-1, 4).sum(dim=1) == 2).all() for mask in pruned.masks.values())
 
 
 def test_memory_does_not_grow_with_the_layer():

@@ -14,7 +14,9 @@ def images_of(calibration=None, num_samples=40):
 
 
 def hessians_of(model, names, images=None, memory_budget=2**26, report=lambda text: None):
-    return dict(input_hessians(model, names, images or images_of(), memory_budget=memory_budget, report=report))
+    return dict(
+        input_hessians(model, names, images or images_of(), memory_budget=memory_budget, copies=4, report=report)
+    )
 
 
 def recorded_inputs(model, path, num_samples=40):

@@ -153,6 +153,13 @@ def test_patterns_hold_in_every_group(method, pattern):
 
 
 @pytest.mark.parametrize("method", WITH_PATTERN, ids=name_of)
+def test_a_sparsity_without_an_end_may_be_written_to_six_digits(method):
+    model = tiny_convnet()
+    pruned = prune(settings_of(method, pattern=(1, 3)), model, full_masks(model, ["head.weight"]), 0.666667)
+    assert (pruned.masks["head.weight"].reshape(-1, 3).sum(dim=1) == 1).all()
+
+
+@pytest.mark.parametrize("method", WITH_PATTERN, ids=name_of)
 def test_a_pattern_keeps_the_zeros_of_a_looser_one(method):
     model = tiny_vit()
     first = prune(settings_of(method, pattern=(3, 4)), model, full_masks(model), 0.25)

@@ -18,7 +18,7 @@ def problem(num_rows, num_columns):
 
 
 def kept_of(w_GOI):
-    return torch.ones(w_GOI[0].shape, dtype=torch.bool)
+    return torch.ones_like(w_GOI, dtype=torch.bool)
 
 
 def gone_of(kept_I):
@@ -32,7 +32,7 @@ def row_losses(w_OI, hessian_II, kept_OI):
 def test_kept_weights_of_each_row_take_their_best_values():
     w_GOI, hessian_GII = problem(5, 10)
     found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, 25)
-    for w_I, kept_I, u_I in zip(w_GOI[0], found.kept_RI, found.weights_GOI[0], strict=True):
+    for w_I, kept_I, u_I in zip(w_GOI[0], found.kept_GOI[0], found.weights_GOI[0], strict=True):
         torch.testing.assert_close(u_I, oracles.best_rest(w_I, hessian_GII[0], gone_of(kept_I)))
 
 
@@ -41,7 +41,7 @@ def test_one_row_is_close_to_the_best_of_all_sets():
     for count in range(1, 10):
         found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, count)
         best = oracles.optimal_loss(w_GOI[0, 0], hessian_GII[0], count)
-        loss = row_losses(w_GOI[0], hessian_GII[0], found.kept_RI)
+        loss = row_losses(w_GOI[0], hessian_GII[0], found.kept_GOI[0])
         assert best <= loss * (1 + 1e-9) and loss < 2 * best
         if count == 1:
             assert loss == pytest.approx(best)
@@ -53,34 +53,34 @@ def test_rows_give_up_the_steps_with_the_smallest_losses():
     found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, 16)
     steps = []
     for row, w_I in enumerate(w_GOI[0]):
-        curve = eliminate(w_I[None], torch.linalg.inv(hessian_GII), kept_of(w_GOI)[:1], torch.tensor([8]))
+        curve = eliminate(w_I[None], torch.linalg.inv(hessian_GII), kept_of(w_GOI)[0, :1], torch.tensor([8]))
         order = curve.rank_KB[0].argsort()
         keys = curve.marginal_KB[0, order].cummax(dim=0).values.tolist()
         steps += [(key, row, int(p)) for key, p in zip(keys, order, strict=True)]
     gone = {(row, p) for _, row, p in sorted(steps)[:16]}
-    assert {tuple(at) for at in (~found.kept_RI).nonzero().tolist()} == gone
-    assert int((~found.kept_RI[2]).sum()) < 2
+    assert {tuple(at) for at in (~found.kept_GOI[0]).nonzero().tolist()} == gone
+    assert int((~found.kept_GOI[0, 2]).sum()) < 2
 
 
 def test_earlier_zeros_are_conditioned_on():
     w_GOI, hessian_GII = problem(3, 8)
     mask = kept_of(w_GOI)
-    mask[0, [1, 5]] = mask[2, 7] = False
+    mask[0, 0, [1, 5]] = mask[0, 2, 7] = False
     w_GOI = w_GOI * mask
     found = prune_rows(w_GOI, mask, hessian_GII, 12)
-    assert int((~found.kept_RI).sum()) == 12
-    assert (found.kept_RI <= mask).all()
-    active = mask[0].nonzero().flatten()
-    gone = [at for at, p in enumerate(active) if not found.kept_RI[0, p]]
+    assert int((~found.kept_GOI[0]).sum()) == 12
+    assert (found.kept_GOI <= mask).all()
+    active = mask[0, 0].nonzero().flatten()
+    gone = [at for at, p in enumerate(active) if not found.kept_GOI[0, 0, p]]
     best = oracles.best_rest(w_GOI[0, 0, active], hessian_GII[0][active][:, active], gone)
     torch.testing.assert_close(found.weights_GOI[0, 0, active], best)
 
 
 def test_groups_have_hessians_of_their_own():
     w_OI, hessian_GII = fisher_problem(2, 8)
-    both = prune_rows(w_OI[:, None], torch.ones(2, 8, dtype=torch.bool), hessian_GII, 8)
+    both = prune_rows(w_OI[:, None], torch.ones(2, 1, 8, dtype=torch.bool), hessian_GII, 8)
     for g in range(2):
-        gone = gone_of(both.kept_RI[g])
+        gone = gone_of(both.kept_GOI[g, 0])
         torch.testing.assert_close(both.weights_GOI[g, 0], oracles.best_rest(w_OI[g], hessian_GII[g], gone))
 
 

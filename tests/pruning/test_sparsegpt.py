@@ -85,7 +85,7 @@ def test_outputs_change_less_than_by_wanda_and_by_magnitude():
     model, calibration = tiny_vit(), tiny_calibration()
     masks = full_masks(model, [NAME])
     images = images_for("Test", calibration, 40)
-    ((_, hessian_GII),) = input_hessians(model, [NAME], images, memory_budget=2**26, report=print)
+    ((_, hessian_GII),) = input_hessians(model, [NAME], images, memory_budget=2**26, copies=4, report=print)
     weight = model.get_parameter(NAME).detach()[None]
     errors = []
     for method in (TINY, Wanda(num_samples=40), UniformMagnitude()):
