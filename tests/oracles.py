@@ -41,3 +41,47 @@ def fisher_blocks(
         gradient_KB = (sample_gradient(model, name, image, label) * mask).double().reshape(-1, block_size)
         fisher_KBB += gradient_KB[:, :, None] * gradient_KB[:, None, :]
     return fisher_KBB / len(images) + damping * torch.eye(block_size, dtype=torch.float64)
+
+
+def input_hessian(layer: nn.Module, inputs: list[Tensor]) -> Tensor:
+    """``1/T sum_t x_t x_t^T`` of a linear layer or an ungrouped convolution, one input vector at a time."""
+    if isinstance(layer, nn.Conv2d):
+        inputs = [F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride).mT for x in inputs]
+    vectors = torch.cat([x.flatten(0, -2) for x in inputs]).double()
+    hessian_II = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64)
+    for x_I in vectors:
+        hessian_II += torch.outer(x_I, x_I)
+    return hessian_II / len(vectors)
+
+
+def sparsegpt(
+    w_OI: Tensor,
+    hessian_II: Tensor,
+    *,
+    run: int,
+    gone_per_run: int = 0,
+    pattern: tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The OBS loop of SparseGPT, with a fresh inverse for each column: new weights, and what is kept."""
+    w_OI, num_columns = w_OI.double().clone(), w_OI.shape[1]
+    gone_OI = torch.zeros_like(w_OI, dtype=torch.bool)
+    pivots = [torch.linalg.inv(hessian_II[j:, j:])[0, 0] for j in range(num_columns)]
+    for j in range(num_columns):
+        if j % run == 0:
+            score_OS = w_OI[:, j : j + run].square() / torch.stack(pivots[j : j + run])
+            if pattern is None:
+                cut = score_OS.flatten().sort().values[gone_per_run - 1]
+                gone_OI[:, j : j + run] = score_OS <= cut
+            else:
+                for row, score_S in zip(gone_OI, score_OS, strict=True):
+                    row[j + score_S.argsort()[: pattern[1] - pattern[0]]] = True
+        for row in gone_OI[:, j].nonzero().flatten():
+            remove_and_compensate_right(w_OI[row], hessian_II, j)
+    return w_OI, ~gone_OI
+
+
+def remove_and_compensate_right(w_I: Tensor, hessian_II: Tensor, j: int) -> None:
+    """The OBS step for weight j among the weights from j on, in place."""
+    inverse = torch.linalg.inv(hessian_II[j:, j:])
+    w_I[j:] -= w_I[j] / inverse[0, 0] * inverse[:, 0]
+    w_I[j] = 0

@@ -16,38 +16,50 @@ The words, as used in every file here:
 A method = curvature x saliency x update x allocation:
 
     curvature    what stands in for the Hessian: none, or a block empirical Fisher     fisher.py, gradients.py
+                 of the loss, or the second moments of a layer's inputs                hessian.py
     saliency     |w|, |g w|, or the OBS loss w_p^2 / (2 [F^-1]_pp), once or
                  re-evaluated at each step                                             kernels/eliminate
-    update       none; each pruned weight moves the others as if it went alone; or
-                 the kept weights of the block compensate for all that is pruned       fisher.compensate
+    update       none; each pruned weight moves the others as if it went alone; the
+                 kept weights of the block compensate for all that is pruned; or only  fisher.compensate
+                 those to the right of a column, all rows at once                      column_sweep.py
     allocation   how removals are spread over blocks and layers                        allocation.py
 
-                       curvature             saliency       update       allocation
-    OViT               block Fisher          greedy OBS     compensate   hull | marginal | cumulative | uniform
-    WoodFisher         block Fisher          OBS, once      summed       global
-    MFAC               gradients of a block  OBS, once      summed       global
-    GradientWeight     none                  sum_i |g_i w|  none         global
-    GlobalMagnitude    none                  |w|            none         global
-    UniformMagnitude   none                  |w|            none         uniform
+                       curvature             saliency       update        allocation
+    OViT               block Fisher          greedy OBS     compensate    hull | marginal | cumulative | uniform
+    FastOViT           shared Fisher         OBS, in runs   column sweep  uniform
+    WoodFisher         block Fisher          OBS, once      summed        global
+    MFAC               gradients of a block  OBS, once      summed        global
+    GradientWeight     none                  sum_i |g_i w|  none          global
+    GlobalMagnitude    none                  |w|            none          global
+    UniformMagnitude   none                  |w|            none          uniform
+    Wanda              inputs, diagonal      |w| |x|        none          uniform in every row
+    SparseGPT          inputs                OBS, in runs   column sweep  uniform
+    OBC                inputs                greedy OBS     compensate    uniform, marginal over the rows of a layer
 
-OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns; the
-others only unstructured. What the methods with curvature differ in is scheme.py, what they share second_order.py and
-streaming.py.
+OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns (patterns.py),
+FastOViT, SparseGPT and Wanda to N:M; the others only unstructured. What the methods with a Fisher differ in is scheme.py,
+what they share second_order.py and streaming.py; what the layer-wise ones share is layerwise.py.
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
 alone; :func:`apply` then copies its answer into the model.
 """
 
+from ovit_deploy.pruning.fast_ovit import FastOViT
 from ovit_deploy.pruning.gradient_weight import GradientWeight
 from ovit_deploy.pruning.magnitude import GlobalMagnitude, UniformMagnitude
 from ovit_deploy.pruning.method import Calibration, Masks, Method, Pruned, Report, apply
 from ovit_deploy.pruning.mfac import MFAC
+from ovit_deploy.pruning.obc import OBC
 from ovit_deploy.pruning.ovit import OViT
+from ovit_deploy.pruning.sparsegpt import SparseGPT
+from ovit_deploy.pruning.wanda import Wanda
 from ovit_deploy.pruning.woodfisher import WoodFisher
 
 __all__ = [
     "MFAC",
+    "OBC",
     "Calibration",
+    "FastOViT",
     "GlobalMagnitude",
     "GradientWeight",
     "Masks",
@@ -55,7 +67,9 @@ __all__ = [
     "OViT",
     "Pruned",
     "Report",
+    "SparseGPT",
     "UniformMagnitude",
+    "Wanda",
     "WoodFisher",
     "apply",
 ]

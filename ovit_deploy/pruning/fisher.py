@@ -170,15 +170,20 @@ def block_gradients(
     span: Span, gradients: SampleGradients, mask: Tensor, work_bytes: int
 ) -> Iterator[tuple[Span, Tensor]]:
     """The masked gradients of one batch [K, N, B], a piece of the span at a time."""
-    block, row = span.block_size, mask[0].numel()
-    num_samples = len(gradients.inputs_NTGI)
-    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * gradients.inputs_NTGI.element_size()))
+    for piece, gradient_KNB in gradient_pieces(span, gradients, work_bytes):
+        yield piece, gradient_KNB * piece.cut(mask).to(gradient_KNB.device)[:, None, :]
+
+
+def gradient_pieces(span: Span, gradients: SampleGradients, work_bytes: int) -> Iterator[tuple[Span, Tensor]]:
+    """The gradients of a batch at the blocks of a span, some blocks at a time: [K, N, B]."""
+    block, row = span.block_size, gradients.inputs_NTGI.shape[3]
+    num_samples, bytes_per_number = len(gradients.inputs_NTGI), gradients.inputs_NTGI.element_size()
+    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * bytes_per_number))
     for piece in span.pieces(chunk):
         first, last = piece.start * block // row, -(-piece.stop * block // row)
         offset = piece.start * block - first * row
         flat_N = gradients.rows(first, last).flatten(1)[:, offset : offset + len(piece) * block]
-        gradient_KNB = flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
-        yield piece, gradient_KNB * piece.cut(mask).to(flat_N.device)[:, None, :]
+        yield piece, flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
 
 
 def invert(fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,12 +87,12 @@ def sample_gradients(
 
 
 def layer_of(model: nn.Module, name: str) -> Layer:
-    """The layer that owns a weight, if its gradients can be had."""
+    """The layer that owns a weight, if its inputs and gradients can be had."""
     path, _, attribute = name.rpartition(".")
     layer = model.get_submodule(path)
     if attribute != "weight" or type(layer).forward not in (nn.Linear.forward, nn.Conv2d.forward):
         raise PruningError(
-            f"{name} belongs to a {type(layer).__name__}: per-sample gradients are known for the weights of "
+            f"{name} belongs to a {type(layer).__name__}: inputs and per-sample gradients are known for the weights of "
             "nn.Linear and nn.Conv2d only",
             "leave it out of the targets, or prune it by magnitude",
         )
@@ -103,9 +103,7 @@ def layer_of(model: nn.Module, name: str) -> Layer:
         )
     assert isinstance(layer, Layer)
     if layer.weight.dtype not in (torch.float32, torch.float64):
-        raise PruningError(
-            f"{name} is {layer.weight.dtype}: sums of squared gradients need float32", "load the model in float32"
-        )
+        raise PruningError(f"{name} is {layer.weight.dtype}: sums of squares need float32", "load the model in float32")
     return layer
 
 
@@ -171,16 +169,25 @@ def watch_layer(
 
 def factors(layer: Layer, inputs: Tensor, deltas: Tensor, num_samples: int) -> SampleGradients:
     """Inputs and deltas as [N, T, G, features], samples first."""
+    inputs_TGI = tokens(layer, inputs)
+    groups = inputs_TGI.shape[1]
+    if isinstance(layer, nn.Conv2d):
+        deltas = deltas.flatten(2).transpose(1, 2)
+    return SampleGradients(
+        inputs_TGI.reshape(num_samples, -1, *inputs_TGI.shape[1:]),
+        deltas.reshape(num_samples, -1, groups, deltas.shape[-1] // groups),
+    )
+
+
+def tokens(layer: Layer, inputs: Tensor) -> Tensor:
+    """What meets a layer's weight, a row for each token or pixel, samples slowest: [T, G, I]."""
     groups = 1
     if isinstance(layer, nn.Conv2d):
         groups = layer.groups
         assert not isinstance(layer.padding, str)
         patches = functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        inputs, deltas = patches.transpose(1, 2), deltas.flatten(2).transpose(1, 2)
-    return SampleGradients(
-        inputs.reshape(num_samples, -1, groups, inputs.shape[-1] // groups),
-        deltas.reshape(num_samples, -1, groups, deltas.shape[-1] // groups),
-    )
+        inputs = patches.transpose(1, 2)
+    return inputs.reshape(-1, groups, inputs.shape[-1] // groups)
 
 
 def check_used_once(names: Iterable[str], forwards: list[str]) -> None:

@@ -5,14 +5,14 @@ number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that sta
 (patterns.py) the N largest of each M stay, or whole groups go, the smallest norm first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros
 from ovit_deploy.pruning.patterns import Pattern, parse_pattern
 
 
@@ -75,18 +75,37 @@ class UniformMagnitude:
         scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
         if pattern.limited:
             return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
-        shares = uniform_shares({name: score.numel() for name, score in scores.items()}, zeros // pattern.unit)
-        kept = {}
-        for name, score in scores.items():
-            present = int((score < 0).sum())
-            if present > shares[name]:
-                raise PruningError(
-                    f"{name} has {present * pattern.unit} zeros already, "
-                    f"uniform sparsity {sparsity} wants {shares[name] * pattern.unit}",
-                    "ask for more sparsity, or prune globally",
-                )
-            kept[name] = without_smallest(score, shares[name])
-        return pruned_to(weights, kept)
+        present = {name: int((score < 0).sum()) for name, score in scores.items()}
+        sizes = {name: score.numel() for name, score in scores.items()}
+        shares = growing_shares(sizes, present, zeros // pattern.unit)
+        return pruned_to(weights, {name: without_smallest(score, shares[name]) for name, score in scores.items()})
+
+
+def uniform_zeros(masks: Masks, sparsity: float) -> dict[str, int]:
+    """Zeros of each target at one common sparsity.
+
+    Raises:
+        PruningError: The sparsity cannot be had, or a target is sparser already.
+    """
+    present = {name: mask.numel() - int(mask.sum()) for name, mask in masks.items()}
+    return growing_shares({name: mask.numel() for name, mask in masks.items()}, present, num_zeros(masks, sparsity))
+
+
+def growing_shares(sizes: Mapping[str, int], present: Mapping[str, int], total_zeros: int) -> dict[str, int]:
+    """`uniform_shares`, none below the zeros that are there already.
+
+    Raises:
+        PruningError: A target is sparser already.
+    """
+    shares = uniform_shares(sizes, total_zeros)
+    for name, share in shares.items():
+        if present[name] > share:
+            raise PruningError(
+                f"{name} is sparser already ({present[name] / sizes[name]:.2%}) than the uniform sparsity wanted "
+                f"({share / sizes[name]:.2%})",
+                "ask for more sparsity, or prune globally",
+            )
+    return shares
 
 
 def magnitude(weight: Tensor, mask: Tensor, pattern: Pattern) -> Tensor:
@@ -119,12 +138,20 @@ def without_smallest(score: Tensor, num_removed: int) -> Tensor:
 
 
 def uniform_shares(sizes: Mapping[str, int], total_zeros: int) -> dict[str, int]:
-    """Zeros of each target at one common sparsity, exact in total: rounded down, then by the largest remainder."""
-    total = sum(sizes.values())
-    shares = {name: total_zeros * size // total for name, size in sizes.items()}
-    missing = total_zeros - sum(shares.values())
-    by_remainder = sorted(sizes, key=lambda name: -(total_zeros * sizes[name] % total))
-    return {name: share + (name in by_remainder[:missing]) for name, share in shares.items()}
+    """Zeros of each target at one common sparsity, exact in total."""
+    return dict(zip(sizes, in_proportion(list(sizes.values()), total_zeros), strict=True))
+
+
+def in_proportion(sizes: Sequence[int], num: int) -> list[int]:
+    """``num`` dealt out by ``sizes``: rounded down, then by the largest remainder. No share exceeds its size."""
+    total = sum(sizes)
+    assert 0 <= num <= total
+    shares = [num * size // total if total else 0 for size in sizes]
+    missing = num - sum(shares)
+    by_remainder = sorted(range(len(sizes)), key=lambda at: -(num * sizes[at] % total) if total else 0)
+    for at in by_remainder[:missing]:
+        shares[at] += 1
+    return shares
 
 
 def pruned_to(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Pruned:

@@ -1,0 +1,140 @@
+"""FastOViT: one small Fisher matrix per layer, one sweep over it.
+
+The fast variant of oViT (the paper's second version, "CAP: Correlation-Aware Pruning for Highly-Accurate Sparse Vision
+Models", Kuznedelev et al., arXiv 2210.09223, calls it FastCAP): all K Fisher blocks of a layer share their average,
+
+    F = 1/(m K) sum_i sum_b g_ib g_ib^T + damping mean(diag) I
+
+so a layer costs B^2 numbers of memory and O(d B) time for d weights. Blocks that share a matrix are rows of one sweep,
+as in SparseGPT (column_sweep.py), with a mask chosen anew for each few columns from the weights as they are by then.
+Every layer goes to the same sparsity.
+
+Gradients at pruned weights are not masked here: blocks whose zeros lie at different places share F, which describes
+the loss around all of them; the sweep holds the zeros of each.
+
+The predicted loss is ``1/2 sum_b d_b^T F d_b`` over all layers, that of the task under the shared F.
+
+Shape suffixes: N samples, K Fisher blocks, B weights in a block.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning.column_sweep import Swept, prune_columns
+from ovit_deploy.pruning.fisher import Span, block_size_for, gradient_pieces, take, too_few
+from ovit_deploy.pruning.gradients import SampleGradients, check_against_autograd, sample_gradients
+from ovit_deploy.pruning.hessian import damped
+from ovit_deploy.pruning.layerwise import Pattern, check_settings, layer_zeros, to_masks
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
+
+# Per-sample gradients are formed in pieces of about this size.
+WORK_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class FastOViT:
+    """Prune with one Fisher matrix per layer, every layer to the same sparsity.
+
+    Args:
+        block_size: B; each tensor takes the smallest divisor of its size that is at least this and holds whole groups
+            of the pattern.
+        num_grads: m, the calibration samples whose gradients make the Fisher matrices.
+        damping: Added to the diagonal of a Fisher matrix, in multiples of its mean diagonal.
+        columns: Columns of the blocks for which weights are chosen together.
+        pattern: (N, M) keeps N of each M inputs that follow one another; None prunes without a pattern.
+    """
+
+    block_size: int = 192
+    num_grads: int = 256
+    damping: float = 0.01
+    columns: int = 64
+    pattern: Pattern | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(
+            block_size=self.block_size,
+            num_grads=self.num_grads,
+            columns=self.columns,
+            damping=self.damping,
+            pattern=self.pattern,
+        )
+
+    def prune(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        *,
+        sparsity: float,
+        calibration: Calibration | None = None,
+        report: Report | None = None,
+    ) -> Pruned:
+        """See :class:`ovit_deploy.pruning.method.Method`."""
+        report = report or (lambda text: None)
+        if calibration is None:
+            raise PruningError("FastOViT needs calibration images", "give a calibration stream, or prune by magnitude")
+        weights = target_weights(model, masks)
+        zeros = layer_zeros(masks, sparsity, self.pattern)
+        blocks = {name: self.block_of(mask) for name, mask in masks.items()}
+        if calibration.num_samples < self.num_grads:
+            raise too_few(calibration.num_samples, self.num_grads)
+        start = time.perf_counter()
+        spans = [Span(name, 0, masks[name].numel() // block, block) for name, block in blocks.items()]
+        report(f"shared Fisher matrices: {self.num_grads} gradients of {len(spans)} weights")
+        images, labels = next(take(calibration.batches(), min(2, self.num_grads)))
+        check_against_autograd(model, masks, images, labels)
+        fishers, mean_loss = shared_fishers(model, spans, calibration, self.num_grads)
+        report(f"sweeping {len(spans)} weights")
+        swept = {
+            name: self.sweep(weights[name], masks[name], fisher_BB, zeros[name]) for name, fisher_BB in fishers.items()
+        }
+        for name, found in swept.items():
+            weights[name].copy_(found.weights_GOI.view_as(weights[name]))
+        details = {
+            "num_gradients": self.num_grads,
+            "calibration_loss": mean_loss,
+            "jitter": {name: found.jitter for name, found in swept.items() if found.jitter},
+            "fisher_bytes": sum(8 * block**2 for block in blocks.values()),
+            "seconds": time.perf_counter() - start,
+        }
+        kept = {name: found.kept_GOI for name, found in swept.items()}
+        return Pruned(to_masks(kept, masks), weights, sum(found.loss for found in swept.values()), details)
+
+    def block_of(self, mask: Tensor) -> int:
+        """The block size of a target: with a pattern, the smallest divisor that its groups fill."""
+        group = self.pattern[1] if self.pattern else 1
+        return group * block_size_for(mask.numel() // group, -(-self.block_size // group))
+
+    def sweep(self, weight: Tensor, mask: Tensor, fisher_BB: Tensor, num_zeros: int) -> Swept:
+        """One layer, its blocks as rows."""
+        w_KB, kept_KB = (tensor.reshape(-1, len(fisher_BB)) for tensor in (weight, mask.to(weight.device)))
+        fisher_BB = damped(fisher_BB[None], self.damping)
+        return prune_columns(
+            w_KB[None], kept_KB[None], fisher_BB, num_zeros, columns=self.columns, pattern=self.pattern
+        )
+
+
+def shared_fishers(
+    model: nn.Module, spans: Sequence[Span], calibration: Calibration, num_grads: int
+) -> tuple[dict[str, Tensor], float]:
+    """The average Fisher block [B, B] of each weight, undamped and in float64, and the mean loss of the samples."""
+    by_name = {span.name: span for span in spans}
+    device = next(model.parameters()).device
+    sums = {
+        span.name: torch.zeros(span.block_size, span.block_size, dtype=torch.float64, device=device) for span in spans
+    }
+
+    def consume(name: str, gradients: SampleGradients) -> None:
+        for _, gradient_KNB in gradient_pieces(by_name[name], gradients, WORK_BYTES):
+            flat = gradient_KNB.flatten(0, 1)
+            sums[name].add_(flat.T @ flat)
+
+    total_loss = 0.0
+    for images, labels in take(calibration.batches(), num_grads):
+        total_loss += sample_gradients(model, by_name, images, labels, consume=consume)
+    fishers = {name: total.div_(num_grads * len(by_name[name])) for name, total in sums.items()}
+    return fishers, total_loss / num_grads

@@ -1,0 +1,72 @@
+"""Wanda: weights that are small, or that meet small inputs.
+
+"A Simple and Effective Pruning Approach for Large Language Models", Sun et al., arXiv 2306.11695, section 3. The score
+of weight w_ij is ``|w_ij| |x_j|_2``, with x_j what input j was over all calibration tokens; scores are compared within
+an output row, each row loses the same share, and nothing compensates. For a row that is the diagonal of the input
+Hessian as curvature: ``score^2 / 2`` is the increase of its squared output error if inputs were not correlated.
+
+Shape suffixes: G groups of a convolution, O outputs of a group, I inputs, S weights that are compared.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ovit_deploy.pruning.hessian import images_for, input_norms
+from ovit_deploy.pruning.layerwise import Pattern, as_matrix, check_settings, layer_zeros, smallest_of_rows, to_masks
+from ovit_deploy.pruning.magnitude import in_proportion, pruned_to
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
+
+
+@dataclass(frozen=True)
+class Wanda:
+    """Prune by ``|w| |x|_2`` within each output row, every layer to the same sparsity.
+
+    Args:
+        num_samples: Calibration images whose inputs are measured.
+        pattern: (N, M) keeps N of each M inputs that follow one another; None compares whole rows.
+    """
+
+    num_samples: int = 128
+    pattern: Pattern | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(num_samples=self.num_samples, pattern=self.pattern)
+
+    def prune(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        *,
+        sparsity: float,
+        calibration: Calibration | None = None,
+        report: Report | None = None,
+    ) -> Pruned:
+        """See :class:`ovit_deploy.pruning.method.Method`. Predicts no loss."""
+        weights = target_weights(model, masks)
+        zeros = layer_zeros(masks, sparsity, self.pattern)
+        images = images_for("Wanda", calibration, self.num_samples)
+        if report:
+            report(f"inputs of {len(masks)} layers over {self.num_samples} images")
+        norms = input_norms(model, list(masks), images)
+        kept = {name: self.keep(weights[name], masks[name], norms[name], zeros[name]) for name in masks}
+        pruned = pruned_to(weights, {name: part.view_as(weights[name]) for name, part in kept.items()})
+        return Pruned(to_masks(kept, masks), pruned.weights, None, {"num_samples": self.num_samples})
+
+    def keep(self, weight: Tensor, mask: Tensor, norm_GI: Tensor, num_zeros: int) -> Tensor:
+        """Which weights of a layer are kept [G, O, I]."""
+        kept_GOI = as_matrix(mask.to(weight.device), norm_GI)
+        score_GOI = as_matrix(weight, norm_GI).abs().double() * norm_GI[:, None, :]
+        score_GOI = score_GOI.masked_fill(~kept_GOI, -1)
+        if self.pattern:
+            kept, group = self.pattern
+            return ~smallest_of_rows(score_GOI.unflatten(2, (-1, group)), group - kept).flatten(2)
+        return ~smallest_of_rows(score_GOI, row_zeros(kept_GOI, num_zeros))
+
+
+def row_zeros(kept_GOI: Tensor, num_zeros: int) -> Tensor:
+    """Zeros of each row [G, O]: what is still there loses the same share in each, and the total is exact."""
+    present_GO = (~kept_GOI).sum(dim=2)
+    removed = in_proportion(kept_GOI.sum(dim=2).flatten().tolist(), num_zeros - int(present_GO.sum()))
+    return present_GO + torch.tensor(removed, device=kept_GOI.device).view_as(present_GO)
