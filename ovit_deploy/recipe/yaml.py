@@ -69,16 +69,37 @@ def parse(text: str, overrides: dict[str, str] | None = None) -> Document:
 
 
 def _override(root: Any, overrides: dict[str, str], document: Document) -> None:
-    keys = {key.value: value for key, value in root.value} if isinstance(root, MappingNode) else {}
+    scopes = [root, *_stages(root)]
+    variables: dict[str, list[ScalarNode]] = {}
+    for scope in scopes:
+        for key, value in scope.value if isinstance(scope, MappingNode) else ():
+            if isinstance(value, ScalarNode):
+                variables.setdefault(str(key.value), []).append(value)
     for name, text in overrides.items():
-        node = keys.get(name)
-        if not isinstance(node, ScalarNode):
-            known = ", ".join(key for key, value in keys.items() if isinstance(value, ScalarNode)) or "none"
+        for node in variables.get(name, ()):
+            _replace(node, text)
+        if name not in variables:
+            known = ", ".join(variables) or "none"
             document.problems.append(Problem((1, 1), f"no variable {name!r} to override; the recipe has: {known}"))
-            continue
+
+
+def _stages(root: Any) -> list[MappingNode]:
+    """The top-level mappings that hold modifiers: their variables are overridden, too."""
+    values = [value for _, value in root.value] if isinstance(root, MappingNode) else []
+    return [
+        value
+        for value in values
+        if isinstance(value, MappingNode) and any("modifiers" in str(key.value) for key, _ in value.value)
+    ]
+
+
+def _replace(node: ScalarNode, text: str) -> None:
+    try:
         new = YAML(typ="rt").compose(text)
-        node.value, node.style = (new.value, new.style) if isinstance(new, ScalarNode) else (text, '"')
-        node.ctag = new.ctag if isinstance(new, ScalarNode) else node.ctag
+    except YAMLError:
+        new = None
+    node.value, node.style = (new.value, new.style) if isinstance(new, ScalarNode) else (text, '"')
+    node.ctag = new.ctag if isinstance(new, ScalarNode) else node.ctag
 
 
 class _Builder:
@@ -92,11 +113,11 @@ class _Builder:
         self.count += 1
         if self.count > _MAX_NODES:
             raise ValueError(f"more than {_MAX_NODES:,} values")
-        self.document.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        self.document.places.setdefault(path, _place(node))
         tag = str(node.ctag) if node.ctag else ""
         value = self._value(node, path)
         if tag.startswith("!") and tag != "!":
-            return Tagged(tag[1:], value)
+            return Tagged(tag[1:].removesuffix(":"), value)
         return value
 
     def _value(self, node: Node, path: Path) -> Any:
@@ -109,20 +130,34 @@ class _Builder:
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
         merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.value == "<<":
+                merged = self._merged(value_node, path) | merged
         own: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
-            place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if key == "<<":
-                sources = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
-                for source in reversed(sources):
-                    merged |= self.build(source, path)
                 continue
+            place = _place(key_node)
             if key in own:
                 self.document.problems.append(Problem(place, f"key {key!r} stands here a second time"))
             self.document.places[(*path, key)] = place
             own[key] = self.build(value_node, (*path, key))
         return merged | own
+
+    def _merged(self, node: Node, path: Path) -> dict[str, Any]:
+        """What ``<<`` brings in: a mapping, or several of which the first wins."""
+        merged: dict[str, Any] = {}
+        for source in reversed(node.value if isinstance(node, SequenceNode) else [node]):
+            if not isinstance(source, MappingNode):
+                self.document.problems.append(Problem(_place(source), "'<<' merges mappings only"))
+                continue
+            merged |= self._mapping(source, path)
+        return merged
+
+
+def _place(node: Node) -> Place:
+    return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def _scalar(node: ScalarNode) -> Any:
