@@ -11,9 +11,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
@@ -37,6 +39,7 @@ def _fraction_or_own(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 StartFraction = Annotated[
     Fraction,
     WrapValidator(_fraction_or_own),
+    PlainSerializer(lambda value: value),
     WithJsonSchema(
         {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1}, {"const": FROM_PARAM, "type": "string"}]}
     ),
@@ -234,22 +237,30 @@ class PruningModifier(Modifier):
 
     @model_validator(mode="after")
     def _updates_at_dates(self) -> "PruningModifier":
-        if self.update_frequency <= 0:
-            raise ValueError(
-                f"update_frequency {self.update_frequency:g} would prune at every step, which is not supported yet; "
-                "say how many epochs lie between two prunings"
-            )
         if (self.end_epoch - self.start) / self.update_frequency > _MAX_UPDATES:
             raise ValueError(f"update_frequency {self.update_frequency:g} makes more than {_MAX_UPDATES:,} prunings")
         return self
 
-    @model_validator(mode="after")
-    def _can_be_honoured(self) -> "PruningModifier":
-        if self.mask_type not in self.masks:
-            raise ValueError(f"mask_type {self.mask_type} is not supported yet; use {' or '.join(self.masks)}")
-        if not self.leave_enabled:
-            raise ValueError("leave_enabled false would let the zeros grow back after end_epoch; remove it")
-        return self
+    @field_validator("update_frequency")
+    @classmethod
+    def _has_dates(cls, every: float) -> float:
+        if every <= 0:
+            raise ValueError("pruning at every step is not supported yet; say how many epochs lie between two prunings")
+        return every
+
+    @field_validator("mask_type")
+    @classmethod
+    def _can_be_pruned_to(cls, mask: str) -> str:
+        if mask not in cls.masks:
+            raise ValueError(f"{mask} is not supported yet; use {' or '.join(cls.masks)}")
+        return mask
+
+    @field_validator("leave_enabled")
+    @classmethod
+    def _keeps_zeros(cls, keeps: bool) -> bool:
+        if not keeps:
+            raise ValueError("false would let the zeros grow back after end_epoch; remove the key")
+        return keeps
 
 
 class GMPruningModifier(PruningModifier):

@@ -71,6 +71,15 @@ def _example(shapes: Shapes) -> str:
     return ", ".join(names[1:4] or names) or "none"
 
 
+def targeting(recipe: Recipe) -> list[tuple[PruningModifier | ConstantPruningModifier | TrainableParamsModifier, str]]:
+    """The modifiers that name parameters, and their places."""
+    return [
+        (modifier, place)
+        for modifier, place in zip(recipe.modifiers, recipe.places, strict=True)
+        if isinstance(modifier, PruningModifier | ConstantPruningModifier | TrainableParamsModifier)
+    ]
+
+
 def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
     """Parameter names by the place of the modifier that targets them.
 
@@ -79,9 +88,7 @@ def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     problems = []
-    for modifier, place in zip(recipe.modifiers, recipe.places, strict=True):
-        if not isinstance(modifier, PruningModifier | ConstantPruningModifier | TrainableParamsModifier):
-            continue
+    for modifier, place in targeting(recipe):
         strict = not isinstance(modifier, TrainableParamsModifier) or modifier.params_strict
         try:
             found[place] = match(modifier.params, shapes) if strict else match_some(modifier.params, shapes)

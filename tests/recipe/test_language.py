@@ -289,11 +289,11 @@ def test_other_mask_types_are_errors(spelling) -> None:
 @pytest.mark.parametrize(
     ("dialect", "keys", "told"),
     [
-        ("sparseml", "mask_type: '1:4'", "mask_type 1:4 is not supported yet"),
-        ("cap", "mask_type: '1:4'", "mask_type 3:4 is not supported yet"),
-        ("cap", "mask_type: N:M\n    n: 1\n    m: 4", "mask_type 3:4 is not supported yet"),
-        ("sparseml", "mask_type: block4", "mask_type 1x4 is not supported yet"),
-        ("sparseml", "mask_type: [4, 1]", "mask_type 4x1 is not supported yet"),
+        ("sparseml", "mask_type: '1:4'", ".mask_type: 1:4 is not supported yet"),
+        ("cap", "mask_type: '1:4'", ".mask_type: 3:4 is not supported yet"),
+        ("cap", "mask_type: N:M\n    n: 1\n    m: 4", ".mask_type: 3:4 is not supported yet"),
+        ("sparseml", "mask_type: block4", ".mask_type: 1x4 is not supported yet"),
+        ("sparseml", "mask_type: [4, 1]", ".mask_type: 4x1 is not supported yet"),
     ],
 )
 def test_a_mask_we_cannot_prune_to_is_refused(dialect: str, keys: str, told: str) -> None:
