@@ -25,8 +25,25 @@ _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2
 
 def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
     """The recipe called ``name``, with ``key=value`` arguments for its variables."""
-    overrides = dict(_pair(argument) for argument in arguments)
-    return load_recipe(catalog.find("recipes", name), overrides)
+    return load_recipe(catalog.find("recipes", name), overrides(arguments))
+
+
+def overrides(arguments: Sequence[str]) -> dict[str, str]:
+    """``key=value`` arguments as new values for a recipe's variables."""
+    return dict(_pair(argument) for argument in arguments)
+
+
+def shapes_of(model: str | None, checkpoint: Path | None) -> dict[str, tuple[int, ...]] | None:
+    """Parameter shapes of the model that a command line names; none if it names none."""
+    if model is None and checkpoint is None:
+        return None
+    return models.shapes(models.choose(model, checkpoint=existing(checkpoint), pretrained=False))
+
+
+def at_least_one(steps_per_epoch: int | None) -> None:
+    """Refuse an epoch without steps."""
+    if steps_per_epoch is not None and steps_per_epoch < 1:
+        raise OvitError(f"--steps-per-epoch {steps_per_epoch}: not a number of steps", "give 1 or more")
 
 
 def _pair(argument: str) -> tuple[str, str]:

@@ -30,6 +30,7 @@ Selectors = Annotated[
 ]
 MaskType = Annotated[str, BeforeValidator(mask_types.canonical)]
 _MAX_UPDATES = 100_000
+_LAST_EPOCH = 1_000_000
 
 
 def _fraction_or_own(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -94,6 +95,13 @@ class Modifier(Declaration):
     def start(self) -> float:
         """The first epoch: -1 means 0."""
         return max(self.start_epoch, 0.0)
+
+    @field_validator("start_epoch", "end_epoch")
+    @classmethod
+    def _in_a_lifetime(cls, epoch: float) -> float:
+        if epoch > _LAST_EPOCH:
+            raise ValueError(f"epochs end at {_LAST_EPOCH:,}")
+        return epoch
 
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> "Modifier":

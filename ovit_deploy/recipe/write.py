@@ -37,7 +37,7 @@ def _sections(recipe: Recipe) -> Iterable[str]:
 
 def _stage(name: str, modifiers: list[Modifier]) -> str:
     indent = "  " if name else ""
-    lines = [f"{_flow(name)}:"] if name else []
+    lines = [f"{name if name.isidentifier() else _flow(name)}:"] if name else []
     lines.append(f"{indent}modifiers:")
     for modifier in modifiers:
         lines.append(f"{indent}  - !{type(modifier).__name__}")

@@ -14,6 +14,7 @@ Path = tuple[str | int, ...]
 Place = tuple[int, int]
 _MAX_BYTES = 1_000_000
 _MAX_NODES = 100_000
+_MAX_NESTING = 200
 _CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -55,7 +56,7 @@ def parse(text: str, overrides: dict[str, str] | None = None) -> Document:
         document.problems.append(Problem((1, 1), f"larger than {_MAX_BYTES:,} characters"))
         return document
     try:
-        root = YAML(typ="rt").compose(text)
+        root = _compose(text)
         if overrides:
             _override(root, overrides, document)
         document.data = _Builder(document).build(root, ()) if root is not None else {}
@@ -66,6 +67,14 @@ def parse(text: str, overrides: dict[str, str] | None = None) -> Document:
     except (YAMLError, RecursionError, ValueError) as error:
         document.problems.append(Problem((1, 1), f"not YAML: {str(error).splitlines()[0] if str(error) else 'broken'}"))
     return document
+
+
+def _compose(text: str) -> Any:
+    """The nodes of ``text``. An anchor may be given anew; nesting is bounded, and so the parser's time and stack."""
+    reader = YAML(typ="rt")
+    reader.max_depth = _MAX_NESTING
+    reader.composer.warn_double_anchors = False
+    return reader.compose(text)
 
 
 def _override(root: Any, overrides: dict[str, str], document: Document) -> None:
@@ -95,7 +104,7 @@ def _stages(root: Any) -> list[MappingNode]:
 
 def _replace(node: ScalarNode, text: str) -> None:
     try:
-        new = YAML(typ="rt").compose(text)
+        new = _compose(text)
     except YAMLError:
         new = None
     node.value, node.style = (new.value, new.style) if isinstance(new, ScalarNode) else (text, '"')
