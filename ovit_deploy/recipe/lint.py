@@ -89,7 +89,7 @@ def _past_end(recipe: Recipe, plan: Timeline) -> Iterator[Finding]:
 def _no_recovery(_: Recipe, plan: Timeline) -> Iterator[Finding]:
     """The last pruning falls on the last moment of training."""
     for item in plan.dated:
-        if isinstance(item.action, Prune) and item.epoch == plan.num_epochs > 0:
+        if isinstance(item.action, Prune) and item.action.grown == 1 and item.epoch == plan.num_epochs > 0:
             message = f"prunes at epoch {item.epoch:g}, the end of training: nothing is finetuned afterwards"
             yield Finding(item.action.place, "warning", "no-recovery", message)
 
