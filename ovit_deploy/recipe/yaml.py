@@ -14,7 +14,7 @@ Path = tuple[str | int, ...]
 Place = tuple[int, int]
 _MAX_BYTES = 1_000_000
 _MAX_NODES = 100_000
-_MAX_NESTING = 200
+_MAX_NESTING = 50
 _CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 

