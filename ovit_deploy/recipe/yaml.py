@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -60,6 +61,8 @@ def parse(text: str, overrides: dict[str, str] | None = None) -> Document:
         if overrides:
             _override(root, overrides, document)
         document.data = _Builder(document).build(root, ()) if root is not None else {}
+    except MaxDepthExceededError:
+        document.problems.append(Problem((1, 1), f"nested more than {_MAX_NESTING} deep"))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)

@@ -155,6 +155,11 @@ def test_a_bare_variable_may_be_a_list() -> None:
     assert parse_recipe(text).modifiers == (ConstantPruningModifier(params=("a", "b")),)
 
 
+@pytest.mark.parametrize("opening", ["[", "- ", "{a: "])
+def test_endless_nesting_is_refused_quickly(opening: str) -> None:
+    assert problems("a: \n  " + opening * 1000) == ["r.yaml:1:1: nested more than 50 deep"]
+
+
 def test_a_long_chain_of_variables_is_refused() -> None:
     chain = "".join(f"a{k}: eval(a{k + 1})\n" for k in range(5000))
     assert "refer to each other" in problems(chain + "modifiers: [!SetWeightDecayModifier {weight_decay: eval(a0)}]")[0]
