@@ -19,23 +19,32 @@ from ovit_deploy.recipe.yaml import Document, Problem
 _SECTIONS: dict[str, type[BaseModel]] = {"model": ModelSection, "training": Training}
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, str] | None = None, *, dialect: Dialect = "sparseml"
+) -> Recipe:
     """The recipe in a file.
 
     Args:
         path: a YAML or JSON file, or a Markdown file with the recipe as its front matter.
         overrides: new values for the recipe's variables, applied before anchors are expanded; in every stage that
             has a variable of that name.
+        dialect: of a recipe that does not say its own.
 
     Raises:
         RecipeError: every problem of the file, one ``file:line:column: message`` a line.
     """
-    return parse_recipe(carrier.read(Path(path)), source=str(path), overrides=overrides)
+    return parse_recipe(carrier.read(Path(path)), source=str(path), overrides=overrides, dialect=dialect)
 
 
-def parse_recipe(text: str, *, source: str = "recipe", overrides: Mapping[str, str] | None = None) -> Recipe:
+def parse_recipe(
+    text: str,
+    *,
+    source: str = "recipe",
+    overrides: Mapping[str, str] | None = None,
+    dialect: Dialect = "sparseml",
+) -> Recipe:
     """The recipe in ``text``; ``source`` names it in errors. Raises as `load_recipe`."""
-    recipe, problems = read_recipe(text, source=source, overrides=overrides)
+    recipe, problems = read_recipe(text, source=source, overrides=overrides, dialect=dialect)
     if recipe is None:
         lines = [f"{source}:{line}:{column}: {text}" for (line, column), text in _sorted(problems)]
         raise RecipeError("\n".join(lines), "mend the recipe; recipes/README.md lists every modifier and key")
@@ -43,12 +52,12 @@ def parse_recipe(text: str, *, source: str = "recipe", overrides: Mapping[str, s
 
 
 def read_recipe(
-    text: str, *, source: str, overrides: Mapping[str, str] | None = None
+    text: str, *, source: str, overrides: Mapping[str, str] | None = None, dialect: Dialect = "sparseml"
 ) -> tuple[Recipe | None, list[Problem]]:
     """The recipe in ``text``, or what is wrong with it."""
     inside = carrier.yaml_of(text, source)
     document = yaml.parse(inside, dict(overrides or {}))
-    recipe = _Reader(document, source).read(inside) if not document.problems else None
+    recipe = _Reader(document, source, dialect).read(inside) if not document.problems else None
     return (None if document.problems else recipe), document.problems
 
 
@@ -68,10 +77,10 @@ class _Read:
 class _Reader:
     """Walks a document once and collects problems instead of stopping at the first."""
 
-    def __init__(self, document: Document, source: str) -> None:
+    def __init__(self, document: Document, source: str, dialect: Dialect) -> None:
         self.document = document
         self.source = source
-        self.dialect: Dialect = "sparseml"
+        self.dialect = dialect
 
     def read(self, text: str) -> Recipe | None:
         found_stages = stages.split(self.document)
@@ -97,7 +106,7 @@ class _Reader:
         )
 
     def _dialect(self, data: dict[str, Any]) -> Dialect:
-        named = data.get("dialect", "sparseml")
+        named = data.get("dialect", self.dialect)
         if named not in DIALECTS:
             self._problem(("dialect",), f"dialect must be {' or '.join(DIALECTS)}, not {named!r}")
         return "cap" if named == "cap" else "sparseml"

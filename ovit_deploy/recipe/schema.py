@@ -143,7 +143,7 @@ class LearningRateFunctionModifier(Modifier):
         asked = self.model_fields_set & {"cycle_mul", "warmup", "decay_rate", "decay_epochs"}
         if asked and not self.lr_func.startswith("cyclic_"):
             raise ValueError(
-                f"{', '.join(sorted(asked))} mean nothing to lr_func {self.lr_func}, which runs once; "
+                f"{', '.join(sorted(asked))} without a cycle: lr_func {self.lr_func} runs once; "
                 f"say cyclic_{self.lr_func}, or 'dialect: cap' at the top of the recipe"
             )
         return self

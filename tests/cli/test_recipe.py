@@ -133,3 +133,12 @@ def test_migrate_keeps_the_comment_at_the_top(ovit) -> None:
     _, out, _ = ovit("migrate", str(CORPUS / "cap.yaml"))
     assert out.startswith("# A saw tooth of 20 epochs, as the authors of CAP write it.\n")
     assert 'lr_func: "cyclic_linear"' in out
+
+
+def test_migrate_takes_the_dialect_of_a_recipe_that_does_not_say_it(ovit, tmp_path) -> None:
+    text = (CORPUS / "cap.yaml").read_text().replace("dialect: cap\n", "")
+    (tmp_path / "old.yaml").write_text(text)
+    assert ovit("migrate", "old.yaml")[0] == 1
+    code, out, _ = ovit("migrate", "old.yaml", "--dialect", "cap")
+    assert code == 0
+    assert parse_recipe(out).modifiers == load_recipe(CORPUS / "cap.yaml").modifiers

@@ -203,7 +203,7 @@ def test_a_cycle_of_cap_is_the_whole_range_unless_told() -> None:
 
 def test_keys_of_caps_cycles_need_a_cycle() -> None:
     text = (CORPUS / "cap.yaml").read_text().replace("dialect: cap\n", "")
-    assert any("cycle_mul mean nothing to lr_func linear" in line for line in problems(text))
+    assert any("cycle_mul without a cycle: lr_func linear" in line for line in problems(text))
 
 
 def test_warmup_climbs_to_the_peak_of_each_cycle() -> None:
