@@ -18,6 +18,7 @@ from ovit_deploy.cli.bench import bench
 from ovit_deploy.cli.evaluate import evaluate
 from ovit_deploy.cli.export import export
 from ovit_deploy.cli.prune import prune
+from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.train import train
 from ovit_deploy.errors import OvitError
 
@@ -30,6 +31,7 @@ app = App(
 )
 for number, verb in enumerate((prune, export, bench, train, evaluate)):
     app.command(verb, sort_key=number)
+app.command(recipe)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,9 +12,10 @@ from ovit_deploy.cli import render
 from ovit_deploy.errors import OvitError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe, load_recipe, timeline
-from ovit_deploy.recipe.schema import DistillationModifier, LearningRateFunctionModifier
+from ovit_deploy.recipe.rates import describe
+from ovit_deploy.recipe.schema import DistillationModifier
 from ovit_deploy.recipe.targets import prunable, resolve
-from ovit_deploy.recipe.timeline import Dated, Distill, HoldZeros, Prune, WeightDecay
+from ovit_deploy.recipe.timeline import Dated, Distill, HoldZeros, Prune, Train, WeightDecay
 
 if TYPE_CHECKING:
     from ovit_deploy.finetune.run import Finished, Watchers
@@ -24,8 +25,25 @@ _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2
 
 def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
     """The recipe called ``name``, with ``key=value`` arguments for its variables."""
-    overrides = dict(_pair(argument) for argument in arguments)
-    return load_recipe(catalog.find("recipes", name), overrides)
+    return load_recipe(catalog.find("recipes", name), overrides(arguments))
+
+
+def overrides(arguments: Sequence[str]) -> dict[str, str]:
+    """``key=value`` arguments as new values for a recipe's variables."""
+    return dict(_pair(argument) for argument in arguments)
+
+
+def shapes_of(model: str | None, checkpoint: Path | None) -> dict[str, tuple[int, ...]] | None:
+    """Parameter shapes of the model that a command line names; none if it names none."""
+    if model is None and checkpoint is None:
+        return None
+    return models.shapes(models.choose(model, checkpoint=existing(checkpoint), pretrained=False))
+
+
+def at_least_one(steps_per_epoch: int | None) -> None:
+    """Refuse an epoch without steps."""
+    if steps_per_epoch is not None and steps_per_epoch < 1:
+        raise OvitError(f"--steps-per-epoch {steps_per_epoch}: not a number of steps", "give 1 or more")
 
 
 def _pair(argument: str) -> tuple[str, str]:
@@ -51,16 +69,7 @@ def show_plan(recipe: Recipe, choice: Choice) -> None:
     targets = resolve(recipe, shapes)
     plan = timeline(recipe)
     rows = [(f"{item.epoch:g}", *_describe(item, targets)) for item in plan.dated]
-    rows += [
-        (
-            f"{rate.start:g}",
-            "learning rate",
-            f"{rate.lr_func} {rate.init_lr:g} to {rate.final_lr:g} until {rate.end_epoch:g}",
-        )
-        if isinstance(rate, LearningRateFunctionModifier)
-        else (f"{rate.start:g}", "learning rate", f"{rate.learning_rate:g}")
-        for rate in plan.rates
-    ]
+    rows += [(f"{rate.start:g}", "learning rate", describe(rate)) for rate in plan.rates]
     rows.sort(key=lambda row: float(row[0]))
     rows.append((f"{plan.num_epochs:g}", "end", ""))
     render.table(f"{recipe.name}: timeline", ("epoch", "action", "what"), rows)
@@ -88,6 +97,9 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "distillation", f"hardness {modifier.hardness:g}, temperature {modifier.temperature:g}"
         case Distill():
             return "distillation", "ends"
+        case Train(modifier=modifier, place=place, ends=ends):
+            verb = "let learn" if modifier.trainable else "freeze"
+            return verb, f"{'ends for' if ends else 'of'} {len(targets[place])} tensors"
 
 
 def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:

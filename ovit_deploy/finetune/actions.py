@@ -20,7 +20,7 @@ from ovit_deploy.recipe.schema import (
     OViTPruningModifier,
     PruningModifier,
 )
-from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, WeightDecay
+from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
 
 @dataclass
@@ -35,6 +35,8 @@ class State:
     report: Callable[[str], None]
     masks: masking.Masks = field(default_factory=dict)
     distillation: DistillationModifier | None = None
+    first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
+    trainable: dict[str, dict[str, bool]] = field(default_factory=dict)  # by place, as it was before a modifier
     prunings: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -51,6 +53,33 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
                 group["weight_decay"] = action.value if group["weight_decay"] > 0 else 0.0
         case Distill():
             state.distillation = action.modifier
+        case Train():
+            _train(action, state)
+
+
+def _train(action: Train, state: State) -> None:
+    parameters = {name: state.model.get_parameter(name) for name in state.targets[action.place]}
+    if not action.ends:
+        state.trainable[action.place] = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    before = state.trainable[action.place]
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(before[name] if action.ends else action.modifier.trainable)
+        parameter.grad = None
+
+
+def _asked(action: Prune, state: State) -> float:
+    """The sparsity to prune to; from the targets' own zeros where the recipe says ``__FROM_PARAM__``."""
+    modifier = action.modifier
+    if not modifier.starts_from_own:
+        return action.sparsity
+    own = masking.of_zeros(state.model, state.targets[action.place])
+    first = state.first_sparsity.setdefault(action.place, masking.sparsity(own))
+    if first > modifier.final_sparsity:
+        raise PruningError(
+            f"{action.place}: {first:.2%} of the targets are zeros, final_sparsity is {modifier.final_sparsity:.2%}",
+            "raise final_sparsity, or start from a denser checkpoint",
+        )
+    return first + action.grown * (modifier.final_sparsity - first)
 
 
 def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
@@ -73,14 +102,14 @@ def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
 
 
 def _prune(action: Prune, state: State, epoch: float) -> None:
-    modifier, names = action.modifier, state.targets[action.place]
+    modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
     present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
     calibration = state.calibration(getattr(modifier, "num_grads", 0)) if modifier.gradients else None
-    state.report(f"epoch {epoch:g}: {name_of(modifier)} to {action.sparsity:.2%} of {len(names)} tensors")
+    state.report(f"epoch {epoch:g}: {name_of(modifier)} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     loss_before = _calibration_loss(state.model, calibration)
     pruned = method_of(modifier, state.memory_budget).prune(
-        state.model, present, sparsity=action.sparsity, calibration=calibration, report=state.report
+        state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
     )
     apply(state.model, pruned)
     state.masks.update(pruned.masks)

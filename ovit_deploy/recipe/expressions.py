@@ -60,6 +60,8 @@ def _evaluate(text: str, variables: Mapping[str, Any], open_names: frozenset[str
 
 
 def _lookup(name: str, variables: Mapping[str, Any], open_names: frozenset[str]) -> Any:
+    if len(open_names) > _MAX_DEPTH:
+        raise ExpressionError(f"variable {name!r} is one of more than {_MAX_DEPTH} that refer to each other")
     if name in open_names:
         raise ExpressionError(f"variable {name!r} refers to itself")
     if name not in variables:
@@ -84,8 +86,9 @@ def _walk(node: ast.expr, variables: Mapping[str, Any], open_names: frozenset[st
             return _UNARY[type(op)](walk(operand))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _bounded(_BINARY[type(op)](*_operands(op, walk(left), walk(right))))
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
-            return _bounded(_CALLS[name](*map(walk, args)))
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=named) if name in _CALLS:
+            keywords = {str(keyword.arg): walk(keyword.value) for keyword in named}
+            return _bounded(_CALLS[name](*map(walk, args), **keywords))
     raise ExpressionError(f"{ast.unparse(node)!r} is not arithmetic over numbers and variables")
 
 

@@ -1,156 +1,216 @@
 """A recipe file -> `Recipe`, or one error that names every problem as file:line:column."""
 
-import difflib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ovit_deploy.errors import RecipeError
-from ovit_deploy.recipe import expressions, yaml
+from ovit_deploy.recipe import carrier, dialects, expressions, stages, tags, yaml
+from ovit_deploy.recipe.dialects import DIALECTS, Dialect
+from ovit_deploy.recipe.names import nearest
 from ovit_deploy.recipe.schema import MODIFIERS, ModelSection, Modifier, Recipe, Training
-from ovit_deploy.recipe.yaml import Document, Problem, Tagged
+from ovit_deploy.recipe.stages import Stage, Written
+from ovit_deploy.recipe.yaml import Document, Problem
 
 _SECTIONS: dict[str, type[BaseModel]] = {"model": ModelSection, "training": Training}
-_IGNORED = {"version", "__metadata__"}
 
 
-def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Mapping[str, str] | None = None, *, dialect: Dialect = "sparseml"
+) -> Recipe:
     """The recipe in a file.
 
     Args:
-        path: the YAML file.
-        overrides: new values for the recipe's top-level variables, applied before anchors are expanded.
+        path: a YAML or JSON file, or a Markdown file with the recipe as its front matter.
+        overrides: new values for the recipe's variables, applied before anchors are expanded; in every stage that
+            has a variable of that name.
+        dialect: of a recipe that does not say its own.
 
     Raises:
         RecipeError: every problem of the file, one ``file:line:column: message`` a line.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text", "a recipe is a YAML file, see recipes/") from error
-    return parse_recipe(text, source=str(path), overrides=overrides)
+    return parse_recipe(carrier.read(Path(path)), source=str(path), overrides=overrides, dialect=dialect)
 
 
-def parse_recipe(text: str, *, source: str = "recipe", overrides: Mapping[str, str] | None = None) -> Recipe:
+def parse_recipe(
+    text: str,
+    *,
+    source: str = "recipe",
+    overrides: Mapping[str, str] | None = None,
+    dialect: Dialect = "sparseml",
+) -> Recipe:
     """The recipe in ``text``; ``source`` names it in errors. Raises as `load_recipe`."""
-    document = yaml.parse(text, dict(overrides or {}))
-    recipe = _Reader(document, source).read(text) if not document.problems else None
-    if recipe is None or document.problems:
-        lines = [f"{source}:{line}:{column}: {text}" for (line, column), text in _sorted(document.problems)]
+    recipe, problems = read_recipe(text, source=source, overrides=overrides, dialect=dialect)
+    if recipe is None:
+        lines = [f"{source}:{line}:{column}: {text}" for (line, column), text in _sorted(problems)]
         raise RecipeError("\n".join(lines), "mend the recipe; recipes/README.md lists every modifier and key")
     return recipe
 
 
+def read_recipe(
+    text: str, *, source: str, overrides: Mapping[str, str] | None = None, dialect: Dialect = "sparseml"
+) -> tuple[Recipe | None, list[Problem]]:
+    """The recipe in ``text``, or what is wrong with it."""
+    inside = carrier.yaml_of(text, source)
+    document = yaml.parse(inside, dict(overrides or {}))
+    recipe = _Reader(document, source, dialect).read(inside) if not document.problems else None
+    return (None if document.problems else recipe), document.problems
+
+
 def _sorted(problems: list[Problem]) -> list[tuple[tuple[int, int], str]]:
-    return sorted((problem.place, problem.message) for problem in problems)
+    return sorted({(problem.place, problem.message) for problem in problems})
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A modifier, the stage it belongs to and where it stands."""
+
+    modifier: Modifier
+    stage: str
+    path: yaml.Path
 
 
 class _Reader:
     """Walks a document once and collects problems instead of stopping at the first."""
 
-    def __init__(self, document: Document, source: str) -> None:
+    def __init__(self, document: Document, source: str, dialect: Dialect) -> None:
         self.document = document
         self.source = source
-        self.variables: dict[str, Any] = {}
+        self.dialect = dialect
 
     def read(self, text: str) -> Recipe | None:
-        data = self.document.data
-        if not isinstance(data, dict):
-            self._problem((), "a recipe is a mapping with at least one '...modifiers' list")
-            return None
-        self.variables = {k: v for k, v in data.items() if not isinstance(v, dict | Tagged) and "modifiers" not in k}
-        self._refuse_unknown_sections(data)
-        found = [item for key in data if "modifiers" in key for item in self._group(key, data[key])]
-        if not found and not self.document.problems:
+        found_stages = stages.split(self.document)
+        data = self.document.data if isinstance(self.document.data, dict) else {}
+        self.dialect = self._dialect(data)
+        found = [self._stage(stage) for stage in found_stages]
+        if not any(found) and not self.document.problems:
             self._problem((), "no modifiers: add a list under a key such as 'pruning_modifiers'")
-        sections = {key: self._section(key, data[key]) for key in _SECTIONS if key in data}
+        shared = found_stages[0].variables if found_stages else {}
+        sections = {key: self._section(key, data[key], shared) for key in _SECTIONS if key in data}
         if self.document.problems:
             return None
-        modifiers, paths = zip(*found, strict=True)
+        ordered = [item for stage in sorted(found, key=_end) for item in stage]
+        metadata = data.get("__metadata__")
         return Recipe(
             source=self.source,
-            text=text,
-            modifiers=modifiers,
-            places=tuple("{}:{}:{}".format(self.source, *self.document.place(path)) for path in paths),
+            text=text.strip("\n") + "\n" if text.startswith("\n") else text,
+            modifiers=tuple(item.modifier for item in ordered),
+            places=self._places(ordered),
+            stages=tuple(item.stage for item in ordered),
+            metadata=metadata if isinstance(metadata, dict) else {},
             **sections,
         )
+
+    def _dialect(self, data: dict[str, Any]) -> Dialect:
+        named = data.get("dialect", self.dialect)
+        if named not in DIALECTS:
+            self._problem(("dialect",), f"dialect must be {' or '.join(DIALECTS)}, not {named!r}")
+        return "cap" if named == "cap" else "sparseml"
+
+    def _places(self, items: list[_Read]) -> tuple[str, ...]:
+        """Where each stands; a modifier that an anchor repeats gets a number, so that each place is one modifier's."""
+        places: list[str] = []
+        for item in items:
+            place = "{}:{}:{}".format(self.source, *self.document.place(item.path))
+            again = sum(1 for known in places if known.split("#")[0] == place)
+            places.append(f"{place}#{again + 1}" if again else place)
+        return tuple(places)
 
     def _problem(self, path: yaml.Path, message: str) -> None:
         self.document.problems.append(Problem(self.document.place(path), message))
 
-    def _refuse_unknown_sections(self, data: dict[str, Any]) -> None:
-        for key, value in data.items():
-            if not isinstance(value, dict) or key in _SECTIONS or key in _IGNORED or "modifiers" in key:
-                continue
-            if any("modifiers" in str(inner) for inner in value):
-                self._problem((key,), f"stage {key!r}: staged recipes are not supported, use one list of modifiers")
-            else:
-                self._problem((key,), f"unknown section {key!r}{_nearest(key, _SECTIONS)}")
+    def _stage(self, stage: Stage) -> list[_Read]:
+        return [
+            _Read(modifier, stage.name, path)
+            for written in stage.written
+            for modifier, path in self._modifiers(written, stage)
+        ]
 
-    def _group(self, key: str, items: Any) -> Iterator[tuple[Modifier, yaml.Path]]:
-        if not isinstance(items, list):
-            self._problem((key,), f"{key!r} must be a list of modifiers, each '- !NameModifier'")
-            return
-        for index, item in enumerate(items):
-            path = (key, index)
-            modifier = self._modifier(item, path)
-            if modifier is not None:
-                yield modifier, path
+    def _modifiers(self, written: Written, stage: Stage) -> list[tuple[Modifier, yaml.Path]]:
+        """The modifier that is written there; several where it asks for several final sparsities."""
+        values = {} if written.values is None else written.values
+        if self._refused(written, values):
+            return []
+        values = self._computed(values, written.path, stage.variables)
+        try:
+            tag, values = self._translated(written, values, stage)
+        except (TypeError, ValueError) as error:
+            self._problem(written.path, f"{written.tag}: {error}")
+            return []
+        kind = MODIFIERS[tag]
+        built = [(self._validated(kind, part, path), path) for part, path in _parts(values, written.path)]
+        return [(modifier, path) for modifier, path in built if modifier is not None]
 
-    def _modifier(self, item: Any, path: yaml.Path) -> Modifier | None:
-        if not isinstance(item, Tagged):
-            self._problem(path, "not a modifier: start it with a tag such as '- !EpochRangeModifier'")
-            return None
-        kind = MODIFIERS.get(item.tag)
-        if kind is None:
-            self._problem(path, f"unknown modifier !{item.tag}{_nearest(item.tag, MODIFIERS)}")
-            return None
-        values = item.values or {}
-        if not isinstance(values, dict):
-            self._problem(path, f"!{item.tag} needs indented 'key: value' lines")
-            return None
-        values.pop("log_types", None)
-        return self._validated(kind, values, path)
+    def _refused(self, written: Written, values: Any) -> bool:
+        tag = written.tag.removeprefix("pytorch.")
+        if tag not in MODIFIERS:
+            unknown = f"unknown modifier !{tag}{nearest(tag, MODIFIERS)}"
+            self._problem(written.path, tags.refusal(tag) or unknown)
+        elif not isinstance(values, dict):
+            self._problem(written.path, f"!{tag} needs indented 'key: value' lines")
+        return tag not in MODIFIERS or not isinstance(values, dict)
 
-    def _section(self, key: str, values: Any) -> Any:
-        return self._validated(_SECTIONS[key], values, (key,))
+    def _translated(self, written: Written, values: dict[str, Any], stage: Stage) -> tuple[str, dict[str, Any]]:
+        tag = written.tag.removeprefix("pytorch.")
+        if written.untagged:
+            return dialects.read_untagged(tag, values, one_shot=stage.variables.get("run_type") == "oneshot")
+        return tag, dialects.read_tagged(tag, values, self.dialect)
+
+    def _section(self, key: str, values: Any, variables: Mapping[str, Any]) -> Any:
+        return self._validated(_SECTIONS[key], self._computed(values, (key,), variables), (key,))
 
     def _validated(self, kind: type[BaseModel], values: Any, path: yaml.Path) -> Any:
         try:
-            return kind.model_validate(self._computed(values, path))
+            return kind.model_validate(values)
         except ValidationError as error:
             for detail in error.errors():
+                if expressions.is_expression(detail["input"]):
+                    continue  # told already, by what it lacks
                 self._problem((*path, *detail["loc"]), f"{kind.__name__}{_explain(detail, kind)}")
             return None
 
-    def _computed(self, value: Any, path: yaml.Path) -> Any:
+    def _computed(self, value: Any, path: yaml.Path, variables: Mapping[str, Any]) -> Any:
         """``value`` with its ``eval(...)`` strings replaced by what they come to."""
         if isinstance(value, dict):
-            return {key: self._computed(inner, (*path, key)) for key, inner in value.items()}
+            return {key: self._computed(inner, (*path, key), variables) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self._computed(inner, (*path, index)) for index, inner in enumerate(value)]
+            return [self._computed(inner, (*path, index), variables) for index, inner in enumerate(value)]
         if not expressions.is_expression(value):
             return value
         try:
-            return expressions.evaluate(value, self.variables)
+            return expressions.evaluate(value, variables)
         except expressions.ExpressionError as error:
             self._problem(path, f"{value}: {error}")
             return value
 
 
+def _end(stage: list[_Read]) -> float:
+    """When a stage is over; one whose modifiers all last "to the end" comes last."""
+    last = max((item.modifier.end_epoch for item in stage), default=-1.0)
+    return last if last >= 0 else math.inf
+
+
+def _parts(values: dict[str, Any], path: yaml.Path) -> list[tuple[dict[str, Any], yaml.Path]]:
+    """One modifier, or one for each sparsity of ``final_sparsity: {0.7: [params], 0.8: [params]}``."""
+    by_sparsity = values.get("final_sparsity")
+    if not isinstance(by_sparsity, dict) or not by_sparsity or values.get("params", []) != []:
+        return [(values, path)]
+    return [
+        (values | {"final_sparsity": sparsity, "params": params}, (*path, "final_sparsity", sparsity))
+        for sparsity, params in by_sparsity.items()
+    ]
+
+
 def _explain(detail: Any, kind: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f".{where}: unknown key{_nearest(str(detail['loc'][-1]), kind.model_fields)}"
+        return f".{where}: unknown key{nearest(str(detail['loc'][-1]), kind.model_fields)}"
     if detail["type"] == "missing":
         return f": key {where!r} is missing"
     message = detail["msg"].removeprefix("Value error, ")
     given = "" if isinstance(detail["input"], dict) else f", not {detail['input']!r}"
     return (f".{where}" if where else "") + f": {message[0].lower()}{message[1:]}{given}"
-
-
-def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"

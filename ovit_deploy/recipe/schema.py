@@ -3,10 +3,24 @@
 Epochs are fractional and count from 0; -1 as a start means "from the beginning", as an end "to the end".
 """
 
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
+from ovit_deploy.recipe import mask_types
+from ovit_deploy.recipe.dialects import FROM_PARAM
 from ovit_deploy.recipe.schedule import Interpolation, LearningRateFunction
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -14,12 +28,29 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 Selectors = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(min_length=1)
 ]
+MaskType = Annotated[str, BeforeValidator(mask_types.canonical)]
+_MAX_UPDATES = 100_000
+_LAST_EPOCH = 1_000_000
+
+
+def _fraction_or_own(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    return value if value == FROM_PARAM else validate(value)
+
+
+StartFraction = Annotated[
+    Fraction,
+    WrapValidator(_fraction_or_own),
+    PlainSerializer(lambda value: value),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1}, {"const": FROM_PARAM, "type": "string"}]}
+    ),
+]
 
 
 class Declaration(BaseModel):
     """A part of a recipe: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ModelSection(Declaration):
@@ -65,6 +96,13 @@ class Modifier(Declaration):
         """The first epoch: -1 means 0."""
         return max(self.start_epoch, 0.0)
 
+    @field_validator("start_epoch", "end_epoch")
+    @classmethod
+    def _in_a_lifetime(cls, epoch: float) -> float:
+        if epoch > _LAST_EPOCH:
+            raise ValueError(f"epochs end at {_LAST_EPOCH:,}")
+        return epoch
+
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> "Modifier":
         if 0 <= self.end_epoch < self.start:
@@ -82,6 +120,7 @@ class SetLearningRateModifier(Modifier):
     """One learning rate from ``start_epoch`` on."""
 
     learning_rate: float = Field(gt=0, le=1)
+    param_groups: None = None
 
 
 class LearningRateFunctionModifier(Modifier):
@@ -93,12 +132,69 @@ class LearningRateFunctionModifier(Modifier):
     start_epoch: float = Field(ge=0)
     end_epoch: float = Field(gt=0)
     cycle_epochs: float = Field(1.0, gt=0)
+    cycle_mul: float = Field(1.0, gt=0, le=10)
+    warmup: float = Field(0.0, ge=0)
+    decay_rate: float = Field(0.9, gt=0, le=1)
+    decay_epochs: float = Field(1.0, gt=0)
+    param_groups: None = None
+
+    @model_validator(mode="after")
+    def _cycles_only_if_cyclic(self) -> "LearningRateFunctionModifier":
+        asked = self.model_fields_set & {"cycle_mul", "warmup", "decay_rate", "decay_epochs"}
+        if asked and not self.lr_func.startswith("cyclic_"):
+            raise ValueError(
+                f"{', '.join(sorted(asked))} without a cycle: lr_func {self.lr_func} runs once; "
+                f"say cyclic_{self.lr_func}, or 'dialect: cap' at the top of the recipe"
+            )
+        return self
+
+
+class RateSettings(Declaration):
+    """What an ``lr_class`` takes; epochs, not steps, and ``milestones`` count from the start of training."""
+
+    gamma: float | None = Field(None, gt=0)
+    step_size: float | None = Field(None, gt=0)
+    milestones: tuple[float, ...] | None = None
+    lr_min: Rate | None = None
+    cycle_epochs: float | None = Field(None, gt=0)
+
+
+_NEEDS = {
+    "StepLR": {"step_size", "gamma"},
+    "MultiStepLR": {"milestones", "gamma"},
+    "ExponentialLR": {"gamma"},
+    "CosineAnnealingWarmRestarts": {"lr_min", "cycle_epochs"},
+}
+
+
+class LearningRateModifier(Modifier):
+    """A learning rate as torch's schedulers move it, in epochs: see `ovit_deploy.recipe.rates`."""
+
+    lr_class: Literal["StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingWarmRestarts"]
+    lr_kwargs: RateSettings
+    init_lr: Rate
+
+    @model_validator(mode="after")
+    def _has_its_settings(self) -> "LearningRateModifier":
+        given, needs = self.lr_kwargs.model_fields_set, _NEEDS[self.lr_class]
+        if given != needs:
+            raise ValueError(f"lr_kwargs of {self.lr_class} are {', '.join(sorted(needs))}")
+        return self
+
+
+class TrainableParamsModifier(Modifier):
+    """Freeze parameters, or let them learn, between two epochs; afterwards they are as before."""
+
+    params: Selectors
+    trainable: bool
+    params_strict: bool = True
 
 
 class SetWeightDecayModifier(Modifier):
     """One weight decay from ``start_epoch`` on."""
 
     weight_decay: float = Field(ge=0)
+    param_groups: None = None
 
 
 class DistillationModifier(Modifier):
@@ -112,28 +208,67 @@ class ConstantPruningModifier(Modifier):
     """Keep the zeros that are there at ``start_epoch``."""
 
     params: Selectors
+    update_frequency: float | None = Field(None, description="has no effect")
 
 
 class PruningModifier(Modifier):
     """A gradual pruner: from ``init_sparsity`` to ``final_sparsity``, every ``update_frequency`` epochs."""
 
     gradients: ClassVar[bool] = False
+    masks: ClassVar[tuple[str, ...]] = ("unstructured",)
 
     params: Selectors
-    init_sparsity: Fraction
+    init_sparsity: StartFraction
     final_sparsity: Fraction
     start_epoch: float = Field(ge=0)
     end_epoch: float = Field(ge=0)
-    update_frequency: float = Field(gt=0)
+    update_frequency: float
     inter_func: Interpolation = "cubic"
-    mask_type: Literal["unstructured"] = "unstructured"
-    leave_enabled: Literal[True] = True
+    mask_type: MaskType = "unstructured"
+    leave_enabled: bool = True
+
+    @property
+    def starts_from_own(self) -> bool:
+        """Whether pruning starts from the zeros that the targets have then."""
+        return isinstance(self.init_sparsity, str)
+
+    @property
+    def first_sparsity(self) -> float:
+        """Where pruning starts, as far as the recipe knows: ``__FROM_PARAM__`` counts as dense."""
+        return 0.0 if self.starts_from_own else self.init_sparsity
 
     @model_validator(mode="after")
     def _grows(self) -> "PruningModifier":
-        if self.final_sparsity < self.init_sparsity:
-            raise ValueError(f"final_sparsity {self.final_sparsity:g} is below init_sparsity {self.init_sparsity:g}")
+        if self.final_sparsity < self.first_sparsity:
+            raise ValueError(f"final_sparsity {self.final_sparsity:g} is below init_sparsity {self.first_sparsity:g}")
         return self
+
+    @model_validator(mode="after")
+    def _updates_at_dates(self) -> "PruningModifier":
+        if (self.end_epoch - self.start) / self.update_frequency > _MAX_UPDATES:
+            raise ValueError(f"update_frequency {self.update_frequency:g} makes more than {_MAX_UPDATES:,} prunings")
+        return self
+
+    @field_validator("update_frequency")
+    @classmethod
+    def _has_dates(cls, every: float) -> float:
+        if every <= 0:
+            raise ValueError("pruning at every step is not supported yet; say how many epochs lie between two prunings")
+        return every
+
+    @field_validator("mask_type")
+    @classmethod
+    def _can_be_pruned_to(cls, mask: str) -> str:
+        if mask not in cls.masks:
+            raise ValueError(f"{mask} is not supported yet; use {' or '.join(cls.masks)}")
+        return mask
+
+    @field_validator("leave_enabled")
+    @classmethod
+    def _keeps_zeros(cls, keeps: bool) -> bool:
+        if not keeps:
+            raise ValueError("false would let the zeros grow back after end_epoch; remove the key")
+        return keeps
 
 
 class GMPruningModifier(PruningModifier):
@@ -142,6 +277,12 @@ class GMPruningModifier(PruningModifier):
     global_sparsity: bool = False
     phased: Literal[False] = False
     score_type: Literal["magnitude"] = "magnitude"
+
+
+class MagnitudePruningModifier(GMPruningModifier):
+    """Gradual magnitude pruning of each layer by itself: an older name of GMPruningModifier."""
+
+    global_sparsity: Literal[False] = False
 
 
 class GlobalMagnitudePruningModifier(PruningModifier):
@@ -159,6 +300,7 @@ class OViTPruningModifier(PruningModifier):
     num_grads: int = Field(4096, ge=1)
     damp: float = Field(1e-8, ge=0)
     num_recomputations: int = Field(1, ge=1)
+    recomputation_inter_func: Literal["linear"] = "linear"
     allocation: Literal["hull", "marginal", "cumulative", "uniform"] = "hull"
     global_sparsity: Literal[True] = True
 
@@ -178,10 +320,13 @@ MODIFIERS: dict[str, type[Modifier]] = {
         EpochRangeModifier,
         SetLearningRateModifier,
         LearningRateFunctionModifier,
+        LearningRateModifier,
         SetWeightDecayModifier,
         DistillationModifier,
+        TrainableParamsModifier,
         ConstantPruningModifier,
         GMPruningModifier,
+        MagnitudePruningModifier,
         GlobalMagnitudePruningModifier,
         OViTPruningModifier,
         CAPruningModifier,
@@ -199,8 +344,11 @@ class Recipe(Declaration):
     model: ModelSection | None = None
     # Where each modifier stands in its file, "file:line:column", for errors found later.
     places: tuple[str, ...] = ()
+    # The stage each modifier belongs to, "" where the recipe has none.
+    stages: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
         """The file's name without its ending."""
-        return self.source.rsplit("/", 1)[-1].removesuffix(".yaml")
+        return PurePath(self.source).stem

@@ -3,9 +3,10 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from ovit_deploy.errors import RecipeError
-from ovit_deploy.recipe.schema import ConstantPruningModifier, PruningModifier, Recipe
+from ovit_deploy.recipe.schema import ConstantPruningModifier, PruningModifier, Recipe, TrainableParamsModifier
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -30,6 +31,15 @@ def match(selectors: Sequence[str], shapes: Shapes) -> list[str]:
     """
     chosen = {name for selector in selectors for name in _match_one(selector, shapes)}
     return [name for name in shapes if name in chosen]
+
+
+def match_some(selectors: Sequence[str], shapes: Shapes) -> list[str]:
+    """As `match`, but a selector may match nothing."""
+    matching = []
+    for selector in selectors:
+        with suppress(SelectorError):
+            matching += _match_one(selector, shapes)
+    return [name for name in shapes if name in set(matching)]
 
 
 def _match_one(selector: str, shapes: Shapes) -> list[str]:
@@ -61,6 +71,15 @@ def _example(shapes: Shapes) -> str:
     return ", ".join(names[1:4] or names) or "none"
 
 
+def targeting(recipe: Recipe) -> list[tuple[PruningModifier | ConstantPruningModifier | TrainableParamsModifier, str]]:
+    """The modifiers that name parameters, and their places."""
+    return [
+        (modifier, place)
+        for modifier, place in zip(recipe.modifiers, recipe.places, strict=True)
+        if isinstance(modifier, PruningModifier | ConstantPruningModifier | TrainableParamsModifier)
+    ]
+
+
 def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
     """Parameter names by the place of the modifier that targets them.
 
@@ -69,11 +88,10 @@ def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     problems = []
-    for modifier, place in zip(recipe.modifiers, recipe.places, strict=True):
-        if not isinstance(modifier, PruningModifier | ConstantPruningModifier):
-            continue
+    for modifier, place in targeting(recipe):
+        strict = not isinstance(modifier, TrainableParamsModifier) or modifier.params_strict
         try:
-            found[place] = match(modifier.params, shapes)
+            found[place] = match(modifier.params, shapes) if strict else match_some(modifier.params, shapes)
         except SelectorError as error:
             problems.append(f"{place}: {type(modifier).__name__}.params: {error}")
     if problems:

@@ -2,27 +2,32 @@
 
 from dataclasses import dataclass, field
 
-from ovit_deploy.recipe.schedule import interpolate, learning_rate, update_epochs
+from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
+from ovit_deploy.recipe.schedule import interpolate, update_epochs
 from ovit_deploy.recipe.schema import (
     ConstantPruningModifier,
     DistillationModifier,
     EpochRangeModifier,
-    LearningRateFunctionModifier,
     Modifier,
     PruningModifier,
     Recipe,
-    SetLearningRateModifier,
     SetWeightDecayModifier,
+    TrainableParamsModifier,
 )
 
 
 @dataclass(frozen=True)
 class Prune:
-    """Bring the modifier's targets to ``sparsity``."""
+    """Bring the modifier's targets to ``sparsity``.
+
+    ``grown`` is how much of the way from the first to the final sparsity is done then: what counts where the first
+    is ``__FROM_PARAM__``, which only the model knows.
+    """
 
     modifier: PruningModifier
     sparsity: float
     place: str
+    grown: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,16 @@ class Distill:
     modifier: DistillationModifier | None
 
 
-Action = Prune | HoldZeros | WeightDecay | Distill
+@dataclass(frozen=True)
+class Train:
+    """Freeze the modifier's targets or let them learn; ``ends`` makes them as they were."""
+
+    modifier: TrainableParamsModifier
+    place: str
+    ends: bool = False
+
+
+Action = Prune | HoldZeros | WeightDecay | Distill | Train
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class Timeline:
 
     num_epochs: float
     dated: tuple[Dated, ...]
-    rates: tuple[SetLearningRateModifier | LearningRateFunctionModifier, ...]
+    rates: tuple[RateModifier, ...]
     default_rate: float
 
     def learning_rate(self, epoch: float, step: float) -> float:
@@ -73,21 +87,7 @@ class Timeline:
         The modifier that started last decides; past the end of a function its last value stays.
         """
         begun = [rate for rate in self.rates if rate.start <= epoch + 1e-9]
-        if not begun:
-            return self.default_rate
-        rate = begun[-1]
-        if isinstance(rate, SetLearningRateModifier):
-            return rate.learning_rate
-        inside = min(epoch, rate.end_epoch - step)
-        return learning_rate(
-            inside - rate.start,
-            initial=rate.init_lr,
-            final=rate.final_lr,
-            shape=rate.lr_func,
-            length=rate.end_epoch - rate.start - step,
-            cycle=rate.cycle_epochs,
-            step=step,
-        )
+        return rate_at(begun[-1], epoch, step) if begun else self.default_rate
 
     def due(self, epoch: float, step: float) -> list[Action]:
         """The actions of the step that starts at ``epoch`` and lasts ``step`` epochs."""
@@ -110,11 +110,10 @@ def timeline(recipe: Recipe) -> Timeline:
     dated = [item for modifier, place in pairs for item in _dated(modifier, place)]
     ranges = [m.end_epoch for m in recipe.modifiers if isinstance(m, EpochRangeModifier)]
     num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
-    rates = [m for m in recipe.modifiers if isinstance(m, SetLearningRateModifier | LearningRateFunctionModifier)]
     return Timeline(
         num_epochs=num_epochs,
         dated=tuple(sorted(dated, key=lambda item: (item.epoch, isinstance(item.action, Prune)))),
-        rates=tuple(sorted(rates, key=lambda rate: rate.start)),
+        rates=rates_of(recipe.modifiers),
         default_rate=recipe.training.learning_rate,
     )
 
@@ -122,7 +121,7 @@ def timeline(recipe: Recipe) -> Timeline:
 def _dated(modifier: Modifier, place: str) -> list[Dated]:
     match modifier:
         case PruningModifier():
-            return [Dated(epoch, Prune(modifier, sparsity, place)) for epoch, sparsity in _prunings(modifier)]
+            return [Dated(epoch, _prune(modifier, place, grown)) for epoch, grown in _prunings(modifier)]
         case ConstantPruningModifier():
             return [Dated(modifier.start, HoldZeros(modifier, place))]
         case SetWeightDecayModifier():
@@ -130,15 +129,23 @@ def _dated(modifier: Modifier, place: str) -> list[Dated]:
         case DistillationModifier():
             stop = [Dated(modifier.end_epoch, Distill(None))] if modifier.end_epoch >= 0 else []
             return [Dated(modifier.start, Distill(modifier)), *stop]
+        case TrainableParamsModifier():
+            stop = [Dated(modifier.end_epoch, Train(modifier, place, ends=True))] if modifier.end_epoch >= 0 else []
+            return [Dated(modifier.start, Train(modifier, place)), *stop]
     return []
 
 
 def _prunings(modifier: PruningModifier) -> list[tuple[float, float]]:
+    """When to prune, and how much of the way from the first to the final sparsity is done then."""
     start, end = modifier.start_epoch, modifier.end_epoch
     if end <= start:
-        return [(start, modifier.final_sparsity)]
-    grow = (modifier.init_sparsity, modifier.final_sparsity, modifier.inter_func)
+        return [(start, 1.0)]
     return [
-        (epoch, interpolate((epoch - start) / (end - start), *grow))
+        (epoch, interpolate((epoch - start) / (end - start), 0.0, 1.0, modifier.inter_func))
         for epoch in update_epochs(start, end, modifier.update_frequency)
     ]
+
+
+def _prune(modifier: PruningModifier, place: str, grown: float) -> Prune:
+    first, final = modifier.first_sparsity, modifier.final_sparsity
+    return Prune(modifier, final if grown == 1 else first + grown * (final - first), place, grown)

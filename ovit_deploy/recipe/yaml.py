@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -14,6 +15,7 @@ Path = tuple[str | int, ...]
 Place = tuple[int, int]
 _MAX_BYTES = 1_000_000
 _MAX_NODES = 100_000
+_MAX_NESTING = 50
 _CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -55,10 +57,12 @@ def parse(text: str, overrides: dict[str, str] | None = None) -> Document:
         document.problems.append(Problem((1, 1), f"larger than {_MAX_BYTES:,} characters"))
         return document
     try:
-        root = YAML(typ="rt").compose(text)
+        root = _compose(text)
         if overrides:
             _override(root, overrides, document)
         document.data = _Builder(document).build(root, ()) if root is not None else {}
+    except MaxDepthExceededError:
+        document.problems.append(Problem((1, 1), f"nested more than {_MAX_NESTING} deep"))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -68,17 +72,46 @@ def parse(text: str, overrides: dict[str, str] | None = None) -> Document:
     return document
 
 
+def _compose(text: str) -> Any:
+    """The nodes of ``text``. An anchor may be given anew; nesting is bounded, and so the parser's time and stack."""
+    reader = YAML(typ="rt")
+    reader.max_depth = _MAX_NESTING
+    reader.composer.warn_double_anchors = False
+    return reader.compose(text)
+
+
 def _override(root: Any, overrides: dict[str, str], document: Document) -> None:
-    keys = {key.value: value for key, value in root.value} if isinstance(root, MappingNode) else {}
+    scopes = [root, *_stages(root)]
+    variables: dict[str, list[ScalarNode]] = {}
+    for scope in scopes:
+        for key, value in scope.value if isinstance(scope, MappingNode) else ():
+            if isinstance(value, ScalarNode):
+                variables.setdefault(str(key.value), []).append(value)
     for name, text in overrides.items():
-        node = keys.get(name)
-        if not isinstance(node, ScalarNode):
-            known = ", ".join(key for key, value in keys.items() if isinstance(value, ScalarNode)) or "none"
+        for node in variables.get(name, ()):
+            _replace(node, text)
+        if name not in variables:
+            known = ", ".join(variables) or "none"
             document.problems.append(Problem((1, 1), f"no variable {name!r} to override; the recipe has: {known}"))
-            continue
-        new = YAML(typ="rt").compose(text)
-        node.value, node.style = (new.value, new.style) if isinstance(new, ScalarNode) else (text, '"')
-        node.ctag = new.ctag if isinstance(new, ScalarNode) else node.ctag
+
+
+def _stages(root: Any) -> list[MappingNode]:
+    """The top-level mappings that hold modifiers: their variables are overridden, too."""
+    values = [value for _, value in root.value] if isinstance(root, MappingNode) else []
+    return [
+        value
+        for value in values
+        if isinstance(value, MappingNode) and any("modifiers" in str(key.value) for key, _ in value.value)
+    ]
+
+
+def _replace(node: ScalarNode, text: str) -> None:
+    try:
+        new = _compose(text)
+    except YAMLError:
+        new = None
+    node.value, node.style = (new.value, new.style) if isinstance(new, ScalarNode) else (text, '"')
+    node.ctag = new.ctag if isinstance(new, ScalarNode) else node.ctag
 
 
 class _Builder:
@@ -92,11 +125,11 @@ class _Builder:
         self.count += 1
         if self.count > _MAX_NODES:
             raise ValueError(f"more than {_MAX_NODES:,} values")
-        self.document.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        self.document.places.setdefault(path, _place(node))
         tag = str(node.ctag) if node.ctag else ""
         value = self._value(node, path)
         if tag.startswith("!") and tag != "!":
-            return Tagged(tag[1:], value)
+            return Tagged(tag[1:].removesuffix(":"), value)
         return value
 
     def _value(self, node: Node, path: Path) -> Any:
@@ -109,20 +142,34 @@ class _Builder:
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
         merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.value == "<<":
+                merged = self._merged(value_node, path) | merged
         own: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
-            place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if key == "<<":
-                sources = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
-                for source in reversed(sources):
-                    merged |= self.build(source, path)
                 continue
+            place = _place(key_node)
             if key in own:
                 self.document.problems.append(Problem(place, f"key {key!r} stands here a second time"))
             self.document.places[(*path, key)] = place
             own[key] = self.build(value_node, (*path, key))
         return merged | own
+
+    def _merged(self, node: Node, path: Path) -> dict[str, Any]:
+        """What ``<<`` brings in: a mapping, or several of which the first wins."""
+        merged: dict[str, Any] = {}
+        for source in reversed(node.value if isinstance(node, SequenceNode) else [node]):
+            if not isinstance(source, MappingNode):
+                self.document.problems.append(Problem(_place(source), "'<<' merges mappings only"))
+                continue
+            merged |= self._mapping(source, path)
+        return merged
+
+
+def _place(node: Node) -> Place:
+    return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def _scalar(node: ScalarNode) -> Any:

@@ -72,7 +72,7 @@ def test_all_problems_are_told_at_once_with_their_places() -> None:
         ("a: 1\na: 2\nmodifiers: []", "r.yaml:2:1: key 'a' stands here a second time"),
         ("modifiers: 3", "must be a list of modifiers"),
         ("modifiers: [{a: 1}]", "not a modifier"),
-        ("stage:\n  pruning_modifiers: []", "staged recipes are not supported"),
+        ("stage:\n  pruning_modifiers: []", "no modifiers"),
         ("trainin: {batch_size: 3}\nmodifiers: []", "did you mean 'training'?"),
         ("modifiers:\n  - !SetWeightDecayModifier {weight_decay: eval(__import__('os'))}", "is not arithmetic"),
         ("modifiers:\n  - !SetWeightDecayModifier {weight_decay: eval(9**9**9)}", "exponent"),

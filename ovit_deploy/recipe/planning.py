@@ -1,0 +1,132 @@
+"""A recipe's events in order, for people and for machines: when, at which step, what, to how many weights."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ovit_deploy.recipe.rates import RATES, describe
+from ovit_deploy.recipe.schema import Recipe
+from ovit_deploy.recipe.targets import Shapes
+from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Timeline, Train, WeightDecay, timeline
+
+_INSTANT = 1e-9
+Targets = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happens; what only a model or the number of steps tells is None without them."""
+
+    epoch: float
+    step: int | None
+    stage: str
+    action: str
+    what: str
+    learning_rate: float
+    sparsity: float | None = None
+    tensors: int | None = None
+    weights: int | None = None
+    place: str | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """Weights that the recipe targets, and how many of them are left at its end."""
+
+    tensors: int
+    weights: int
+    kept: int
+
+
+def events(
+    recipe: Recipe, *, steps_per_epoch: int | None = None, targets: Targets | None = None, shapes: Shapes | None = None
+) -> list[Event]:
+    """Everything that happens, by epoch.
+
+    Args:
+        recipe: whose events.
+        steps_per_epoch: to date them in steps, too.
+        targets: parameter names by the place of their modifier, as `targets.resolve` finds them.
+        shapes: the model's, to count weights.
+    """
+    plan = timeline(recipe)
+    teller = _Teller(recipe, plan, steps_per_epoch, targets or {}, shapes or {})
+    told = [teller.tell(item.epoch, item.action) for item in plan.dated]
+    told += [
+        teller.event(modifier.start, "learning rate", describe(modifier), place=place)
+        for modifier, place in zip(recipe.modifiers, recipe.places, strict=True)
+        if isinstance(modifier, RATES)
+    ]
+    told.sort(key=lambda event: event.epoch)
+    return [*told, teller.event(plan.num_epochs, "end", "")]
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """What every event of a plan needs to know."""
+
+    recipe: Recipe
+    plan: Timeline
+    steps_per_epoch: int | None
+    targets: Targets
+    shapes: Shapes
+
+    def tell(self, epoch: float, action: Action) -> Event:
+        match action:
+            case Prune(modifier=modifier, sparsity=sparsity, place=place):
+                kind = type(modifier).__name__.removesuffix("Modifier").removesuffix("Pruning")
+                own = ", from what is zero already" if modifier.starts_from_own and action.grown < 1 else ""
+                return self.event(epoch, "prune", f"{kind} to {sparsity:.2%}{own}", place=place, sparsity=sparsity)
+            case HoldZeros(place=place):
+                return self.event(epoch, "hold zeros", "that are there", place=place)
+            case WeightDecay(value=value):
+                return self.event(epoch, "weight decay", f"{value:g}")
+            case Distill(modifier=None):
+                return self.event(epoch, "distillation", "ends")
+            case Distill(modifier=modifier):
+                assert modifier is not None
+                return self.event(
+                    epoch, "distillation", f"hardness {modifier.hardness:g}, temperature {modifier.temperature:g}"
+                )
+            case Train(modifier=modifier, place=place, ends=ends):
+                verb = "let learn" if modifier.trainable else "freeze"
+                return self.event(epoch, verb, "ends" if ends else "begins", place=place)
+
+    def event(
+        self, epoch: float, action: str, what: str, *, place: str | None = None, sparsity: float | None = None
+    ) -> Event:
+        names = self.targets.get(place or "")
+        return Event(
+            epoch=epoch,
+            step=None if self.steps_per_epoch is None else round(epoch * self.steps_per_epoch),
+            stage=self._stage(place),
+            action=action,
+            what=what,
+            learning_rate=self.plan.learning_rate(epoch, self._step),
+            sparsity=sparsity,
+            tensors=None if names is None else len(names),
+            weights=None if names is None else count(names, self.shapes),
+            place=place,
+        )
+
+    @property
+    def _step(self) -> float:
+        return 1 / self.steps_per_epoch if self.steps_per_epoch else _INSTANT
+
+    def _stage(self, place: str | None) -> str:
+        return dict(zip(self.recipe.places, self.recipe.stages, strict=False)).get(place or "", "")
+
+
+def count(names: Iterable[str], shapes: Shapes) -> int:
+    """How many weights the named tensors have."""
+    return sum(math.prod(shapes[name]) for name in names)
+
+
+def final_size(recipe: Recipe, targets: Targets, shapes: Shapes) -> Size:
+    """What is left of the pruned tensors when the recipe is over: each as its last pruning asks for."""
+    last: dict[str, float] = {}
+    for item in timeline(recipe).dated:
+        if isinstance(item.action, Prune):
+            last.update(dict.fromkeys(targets[item.action.place], item.action.sparsity))
+    kept = sum(math.prod(shapes[name]) * (1 - sparsity) for name, sparsity in last.items())
+    return Size(tensors=len(last), weights=count(last, shapes), kept=round(kept))

@@ -1,0 +1,43 @@
+"""Modifiers that other tools know and we do not carry out yet: each is refused by name, with what to do instead."""
+
+_MAGNITUDE = "use !GMPruningModifier or !GlobalMagnitudePruningModifier"
+_OVIT = "use !OViTPruningModifier, or !CAPruningModifier with the same keys"
+_WEIGHTS = "remove it: only masks, learning rates, weight decay and what is trained can be scheduled"
+_QUANTIZE = "remove it: training with fake quantization is not part of this version"
+
+NOT_YET: dict[str, str] = {
+    "MovementPruningModifier": f"it scores weights by their gradients during training; {_MAGNITUDE}",
+    "OBSPruningModifier": f"it is WoodFisher; {_OVIT}",
+    "MFACPruningModifier": _OVIT,
+    "FastCAPruningModifier": _OVIT,
+    "FastCAPPruningModifier": _OVIT,
+    "GWProdPruningModifier": _OVIT,
+    "OBC_OBS_PruningModifier": f"it is the earlier name of CAP; {_OVIT}",
+    "ACDCPruningModifier": f"it lets zeros grow back in turns; {_MAGNITUDE}",
+    "RigLPruningModifier": f"it regrows weights while training; {_MAGNITUDE}",
+    "TopKASTPruningModifier": f"it updates more weights than it keeps; {_MAGNITUDE}",
+    "StructuredPruningModifier": f"it removes whole filters; {_MAGNITUDE}",
+    "LayerThinningModifier": "remove it: layers keep their shapes",
+    "LayerPruningModifier": "remove it: layers are not dropped",
+    "PowerpropagationModifier": f"it trains other weights than it stores; {_MAGNITUDE}",
+    "ASRegModifier": "remove it: regularisers cannot be scheduled",
+    "QuantizationModifier": _QUANTIZE,
+    "vLLMQuantizationModifier": _QUANTIZE,
+    "GPTQModifier": _QUANTIZE,
+    "AWQModifier": _QUANTIZE,
+    "SmoothQuantModifier": _QUANTIZE,
+    "LogarithmicEqualizationModifier": _QUANTIZE,
+    "SparseGPTModifier": _OVIT,
+    "WandaPruningModifier": _OVIT,
+    "OutputDistillationModifier": "use !DistillationModifier",
+    "PerLayerDistillationModifier": "use !DistillationModifier, which compares outputs",
+    "SetParamModifier": _WEIGHTS,
+    "GradualParamModifier": _WEIGHTS,
+    "SparsificationLoggingModifier": "remove it: metrics.jsonl in the run's folder tells the sparsity",
+}
+
+
+def refusal(tag: str) -> str | None:
+    """Why a known modifier is not carried out, and what to use; nothing for an unknown one."""
+    hint = NOT_YET.get(tag)
+    return f"!{tag} is not supported yet; {hint}" if hint else None
