@@ -11,15 +11,9 @@ from torch.optim import Optimizer
 from ovit_deploy.errors import PruningError
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
-from ovit_deploy.pruning import Calibration, GlobalMagnitude, Method, OViT, UniformMagnitude, apply
-from ovit_deploy.recipe.schema import (
-    DistillationModifier,
-    GlobalMagnitudePruningModifier,
-    GMPruningModifier,
-    Modifier,
-    OViTPruningModifier,
-    PruningModifier,
-)
+from ovit_deploy.finetune.methods import method_of
+from ovit_deploy.pruning import Calibration, apply
+from ovit_deploy.recipe.schema import DistillationModifier, Modifier
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
 
@@ -82,29 +76,10 @@ def _asked(action: Prune, state: State) -> float:
     return first + action.grown * (modifier.final_sparsity - first)
 
 
-def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
-    """The pruning method that a modifier stands for."""
-    match modifier:
-        case OViTPruningModifier():
-            return OViT(
-                block_size=modifier.fisher_block_size,
-                num_grads=modifier.num_grads,
-                damping=modifier.damp,
-                allocation=modifier.allocation,
-                num_recomputations=modifier.num_recomputations,
-                memory_budget=memory_budget,
-            )
-        case GlobalMagnitudePruningModifier():
-            return GlobalMagnitude()
-        case GMPruningModifier():
-            return GlobalMagnitude() if modifier.global_sparsity else UniformMagnitude()
-    raise AssertionError(f"no method for {type(modifier).__name__}")
-
-
 def _prune(action: Prune, state: State, epoch: float) -> None:
     modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
     present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
-    calibration = state.calibration(getattr(modifier, "num_grads", 0)) if modifier.gradients else None
+    calibration = state.calibration(modifier.num_images) if modifier.num_images else None
     state.report(f"epoch {epoch:g}: {name_of(modifier)} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     loss_before = _calibration_loss(state.model, calibration)

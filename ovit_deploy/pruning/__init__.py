@@ -36,9 +36,9 @@ A method = curvature x saliency x update x allocation:
     SparseGPT          inputs                OBS, in runs   column sweep  uniform
     OBC                inputs                greedy OBS     compensate    uniform, marginal over the rows of a layer
 
-OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns (patterns.py),
-FastOViT, SparseGPT and Wanda to N:M; the others only unstructured. What the methods with a Fisher differ in is scheme.py,
-what they share second_order.py and streaming.py; what the layer-wise ones share is layerwise.py.
+OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns
+(patterns.py), FastOViT, SparseGPT and Wanda to N:M; the others only unstructured. What the methods with a Fisher
+differ in is scheme.py, what they share second_order.py and streaming.py; the layer-wise ones share layerwise.py.
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
 alone; :func:`apply` then copies its answer into the model.

@@ -6,11 +6,15 @@ SparseML's ``block4`` is ``1x4``, its ``tensorrt`` is ``2:4``. CAP, SparseGPT an
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 _NAMED = {"unstructured": "unstructured", "block4": "1x4", "tensorrt": "2:4"}
 _OF = re.compile(r"(\d{1,4}):(\d{1,4})")
 _BLOCK = re.compile(r"(-1|\d{1,4})x(-1|\d{1,4})")
+
+
+MaskKind = Literal["unstructured", "N:M", "1xG", "RxC"]
+KINDS: tuple[MaskKind, ...] = ("unstructured", "N:M", "1xG")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,13 @@ class MaskType:
     group: int | None = None
     rows: int = 1
     columns: int = 1
+
+    @property
+    def kind(self) -> MaskKind:
+        """The family that a pruner supports or not."""
+        if self.kept is not None:
+            return "N:M"
+        return "unstructured" if (self.rows, self.columns) == (1, 1) else "1xG" if self.rows == 1 < self.columns else "RxC"
 
     @property
     def sparsity(self) -> float | None:

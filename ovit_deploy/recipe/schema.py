@@ -21,6 +21,7 @@ from pydantic import (
 
 from ovit_deploy.recipe import mask_types
 from ovit_deploy.recipe.dialects import FROM_PARAM
+from ovit_deploy.recipe.mask_types import MaskKind
 from ovit_deploy.recipe.schedule import Interpolation, LearningRateFunction
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -30,6 +31,7 @@ Selectors = Annotated[
 ]
 MaskType = Annotated[str, BeforeValidator(mask_types.canonical)]
 _MAX_UPDATES = 100_000
+_NEAR = 1e-3
 _LAST_EPOCH = 1_000_000
 
 
@@ -214,8 +216,7 @@ class ConstantPruningModifier(Modifier):
 class PruningModifier(Modifier):
     """A gradual pruner: from ``init_sparsity`` to ``final_sparsity``, every ``update_frequency`` epochs."""
 
-    gradients: ClassVar[bool] = False
-    masks: ClassVar[tuple[str, ...]] = ("unstructured",)
+    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured",)
 
     params: Selectors
     init_sparsity: StartFraction
@@ -226,6 +227,11 @@ class PruningModifier(Modifier):
     inter_func: Interpolation = "cubic"
     mask_type: MaskType = "unstructured"
     leave_enabled: bool = True
+
+    @property
+    def num_images(self) -> int:
+        """Calibration images that the method looks at; 0 if it looks at weights only."""
+        return 0
 
     @property
     def starts_from_own(self) -> bool:
@@ -259,9 +265,17 @@ class PruningModifier(Modifier):
     @field_validator("mask_type")
     @classmethod
     def _can_be_pruned_to(cls, mask: str) -> str:
-        if mask not in cls.masks:
-            raise ValueError(f"{mask} is not supported yet; use {' or '.join(cls.masks)}")
+        if mask_types.parse(mask).kind not in cls.masks:
+            raise ValueError(f"{mask} is not supported here; use {' or '.join(cls.masks)}")
         return mask
+
+    @model_validator(mode="after")
+    def _fits_its_mask(self) -> "PruningModifier":
+        fixed = mask_types.parse(self.mask_type).sparsity
+        asked = (self.first_sparsity, self.final_sparsity)
+        if fixed is not None and any(abs(sparsity - fixed) > _NEAR for sparsity in asked):
+            raise ValueError(f"{self.mask_type} has one sparsity: set init_sparsity and final_sparsity to {fixed:g}")
+        return self
 
     @field_validator("leave_enabled")
     @classmethod
@@ -273,6 +287,8 @@ class PruningModifier(Modifier):
 
 class GMPruningModifier(PruningModifier):
     """Gradual magnitude pruning (arXiv 1710.01878), per layer unless ``global_sparsity``."""
+
+    masks: ClassVar[tuple[MaskKind, ...]] = mask_types.KINDS
 
     global_sparsity: bool = False
     phased: Literal[False] = False
@@ -288,20 +304,33 @@ class MagnitudePruningModifier(GMPruningModifier):
 class GlobalMagnitudePruningModifier(PruningModifier):
     """Gradual magnitude pruning with one threshold for all layers."""
 
+    masks: ClassVar[tuple[MaskKind, ...]] = mask_types.KINDS
+
     global_sparsity: Literal[True] = True
 
 
-class OViTPruningModifier(PruningModifier):
+class GradientPruningModifier(PruningModifier):
+    """A pruner that takes the gradients of ``num_grads`` training images."""
+
+    num_grads: int = Field(4096, ge=1)
+
+    @property
+    def num_images(self) -> int:
+        """One image a gradient."""
+        return self.num_grads
+
+
+class OViTPruningModifier(GradientPruningModifier):
     """oViT (arXiv 2210.09223): block Fisher, greedy joint elimination, exact global budget."""
 
-    gradients: ClassVar[bool] = True
+    masks: ClassVar[tuple[MaskKind, ...]] = mask_types.KINDS
 
     fisher_block_size: int = Field(192, ge=1)
-    num_grads: int = Field(4096, ge=1)
     damp: float = Field(1e-8, ge=0)
     num_recomputations: int = Field(1, ge=1)
     recomputation_inter_func: Literal["linear"] = "linear"
     allocation: Literal["hull", "marginal", "cumulative", "uniform"] = "hull"
+    refine: bool = Field(False, description="swap weights inside each block afterwards, while it lowers the loss")
     global_sparsity: Literal[True] = True
 
 
@@ -312,6 +341,75 @@ class CAPruningModifier(OViTPruningModifier):
     num_grads: int = Field(1024, ge=1)
     damp: float = Field(1e-7, ge=0)
     allocation: Literal["hull", "marginal", "cumulative", "uniform"] = "cumulative"
+
+
+class OBSPruningModifier(GradientPruningModifier):
+    """WoodFisher, oBERT (arXiv 2004.14340, 2203.07259): each weight judged once, summed single-weight updates."""
+
+    num_grads: int = Field(1024, ge=1)
+    fisher_block_size: int = Field(1, ge=1)
+    damp: float = Field(1e-7, ge=0)
+    num_recomputations: Literal[1] = 1
+    global_sparsity: Literal[True] = True
+
+
+class MFACPruningModifier(GradientPruningModifier):
+    """M-FAC (arXiv 2107.03356): inverse-Fisher products from the gradients themselves, in large blocks."""
+
+    num_grads: int = Field(64, ge=1)
+    fisher_block_size: int = Field(2000, ge=1)
+    damp: float = Field(1e-5, gt=0)
+    global_sparsity: Literal[True]
+
+
+class GWProdPruningModifier(GradientPruningModifier):
+    """Gradient times weight: the smallest sums of abs(g w) over training images go, over all layers together."""
+
+    num_grads: int = Field(1024, ge=1)
+    global_sparsity: Literal[True] = True
+
+
+class FastOViTPruningModifier(GradientPruningModifier):
+    """FastOViT (arXiv 2210.09223, as FastCAP in its second version): one Fisher block shared by a layer, uniform."""
+
+    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured", "N:M")
+
+    num_grads: int = Field(256, ge=1)
+    fisher_block_size: int = Field(192, ge=1)
+    damp: float = Field(0.01, gt=0, description="relative to the mean diagonal")
+
+
+class LayerwisePruningModifier(PruningModifier):
+    """A pruner that looks at the inputs of layers over ``num_samples`` training images; every layer to one sparsity."""
+
+    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured", "N:M")
+
+    num_samples: int = Field(1024, ge=1)
+
+    @property
+    def num_images(self) -> int:
+        """What its inputs come from."""
+        return self.num_samples
+
+
+class SparseGPTPruningModifier(LayerwisePruningModifier):
+    """SparseGPT (arXiv 2301.00774): a sweep over the columns of each layer, on the Hessian of its inputs."""
+
+    damp: float = Field(0.01, gt=0, description="relative to the mean diagonal")
+
+
+class OBCPruningModifier(LayerwisePruningModifier):
+    """ExactOBS (arXiv 2208.11580): greedy joint elimination in every row, on the Hessian of the layer's inputs."""
+
+    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured",)
+
+    damp: float = Field(0.01, gt=0, description="relative to the mean diagonal")
+
+
+class WandaPruningModifier(LayerwisePruningModifier):
+    """Wanda (arXiv 2306.11695): weights times the norm of their inputs, compared in every row; no update."""
+
+    num_samples: int = Field(128, ge=1)
 
 
 MODIFIERS: dict[str, type[Modifier]] = {
@@ -330,6 +428,13 @@ MODIFIERS: dict[str, type[Modifier]] = {
         GlobalMagnitudePruningModifier,
         OViTPruningModifier,
         CAPruningModifier,
+        FastOViTPruningModifier,
+        OBSPruningModifier,
+        MFACPruningModifier,
+        GWProdPruningModifier,
+        SparseGPTPruningModifier,
+        OBCPruningModifier,
+        WandaPruningModifier,
     )
 }
 

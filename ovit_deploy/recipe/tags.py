@@ -2,16 +2,14 @@
 
 _MAGNITUDE = "use !GMPruningModifier or !GlobalMagnitudePruningModifier"
 _OVIT = "use !OViTPruningModifier, or !CAPruningModifier with the same keys"
+_FAST = "use !FastOViTPruningModifier, whose damp is relative to the mean diagonal"
 _WEIGHTS = "remove it: only masks, learning rates, weight decay and what is trained can be scheduled"
 _QUANTIZE = "remove it: training with fake quantization is not part of this version"
 
 NOT_YET: dict[str, str] = {
     "MovementPruningModifier": f"it scores weights by their gradients during training; {_MAGNITUDE}",
-    "OBSPruningModifier": f"it is WoodFisher; {_OVIT}",
-    "MFACPruningModifier": _OVIT,
-    "FastCAPruningModifier": _OVIT,
-    "FastCAPPruningModifier": _OVIT,
-    "GWProdPruningModifier": _OVIT,
+    "FastCAPruningModifier": _FAST,
+    "FastCAPPruningModifier": _FAST,
     "OBC_OBS_PruningModifier": f"it is the earlier name of CAP; {_OVIT}",
     "ACDCPruningModifier": f"it lets zeros grow back in turns; {_MAGNITUDE}",
     "RigLPruningModifier": f"it regrows weights while training; {_MAGNITUDE}",
@@ -27,8 +25,7 @@ NOT_YET: dict[str, str] = {
     "AWQModifier": _QUANTIZE,
     "SmoothQuantModifier": _QUANTIZE,
     "LogarithmicEqualizationModifier": _QUANTIZE,
-    "SparseGPTModifier": _OVIT,
-    "WandaPruningModifier": _OVIT,
+    "SparseGPTModifier": "use !SparseGPTPruningModifier",
     "OutputDistillationModifier": "use !DistillationModifier",
     "PerLayerDistillationModifier": "use !DistillationModifier, which compares outputs",
     "SetParamModifier": _WEIGHTS,
