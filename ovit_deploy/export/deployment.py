@@ -91,4 +91,5 @@ def export(
 def _save_samples(folder: Path, prefix: str, name: str, values: Tensor) -> None:
     folder.mkdir()
     for number, value in enumerate(values[:NUM_SAMPLES]):
-        np.savez(folder / f"{prefix}-{number:04d}.npz", **{name: value.numpy()})
+        arrays: dict[str, Any] = {name: value.numpy()}
+        np.savez(folder / f"{prefix}-{number:04d}.npz", **arrays)
