@@ -169,7 +169,7 @@ def _pruning(line: dict[str, Any]) -> tuple[str, ...]:
         line["method"],
         f"{line['epoch']:g}",
         f"{line['sparsity']:.2%}",
-        *("-" if loss is None else f"{loss:+.4f}" for loss in losses),
+        *("-" if loss is None else f"{loss:+.2g}" for loss in losses),
         f"{line['seconds']:.1f}",
     )
 

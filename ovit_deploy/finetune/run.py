@@ -137,7 +137,7 @@ def _facts(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe.name,
         "model": {"name": choice.spec.name, "kwargs": choice.spec.kwargs, "parameters": total},
-        "weights": str(choice.weights) if choice.weights else ("timm hub" if choice.pretrained else "chance"),
+        "weights": _origin(choice),
         "data": data.name,
         "data_source": data.source,
         "classes": data.classes,
@@ -153,6 +153,12 @@ def _facts(
         "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
     }
+
+
+def _origin(choice: Choice) -> str:
+    if choice.weights is None:
+        return "timm hub" if choice.pretrained else "chance"
+    return "embedded" if choice.weights == models.EMBEDDED else str(choice.weights)
 
 
 def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
