@@ -31,7 +31,9 @@ class MaskType:
         """The family that a pruner supports or not."""
         if self.kept is not None:
             return "N:M"
-        return "unstructured" if (self.rows, self.columns) == (1, 1) else "1xG" if self.rows == 1 < self.columns else "RxC"
+        return (
+            "unstructured" if (self.rows, self.columns) == (1, 1) else "1xG" if self.rows == 1 < self.columns else "RxC"
+        )
 
     @property
     def sparsity(self) -> float | None:

@@ -258,7 +258,7 @@ def test_a_mapping_that_prunes_globally_is_global_magnitude() -> None:
 
 def test_a_mappings_unsupported_modifier_is_refused_at_its_place() -> None:
     text = "my_stage:\n  pruning_modifiers:\n    SparseGPTModifier:\n      sparsity: 0.5\n"
-    assert problems(text)[0].startswith("r.yaml:3:5: !SparseGPTModifier is not supported yet; use !OViT")
+    assert problems(text)[0].startswith("r.yaml:3:5: !SparseGPTModifier is not supported yet; use !SparseGPT")
 
 
 def test_a_mappings_update_frequency_by_the_wrong_name_is_not_dropped() -> None:
@@ -294,16 +294,16 @@ def test_other_mask_types_are_errors(spelling) -> None:
 @pytest.mark.parametrize(
     ("dialect", "keys", "told"),
     [
-        ("sparseml", "mask_type: '1:4'", ".mask_type: 1:4 is not supported yet"),
-        ("cap", "mask_type: '1:4'", ".mask_type: 3:4 is not supported yet"),
-        ("cap", "mask_type: N:M\n    n: 1\n    m: 4", ".mask_type: 3:4 is not supported yet"),
-        ("sparseml", "mask_type: block4", ".mask_type: 1x4 is not supported yet"),
-        ("sparseml", "mask_type: [4, 1]", ".mask_type: 4x1 is not supported yet"),
+        ("sparseml", "mask_type: '1:4'", ".mask_type: 1:4 is not supported here"),
+        ("cap", "mask_type: '1:4'", ".mask_type: 3:4 is not supported here"),
+        ("cap", "mask_type: N:M\n    n: 1\n    m: 4", ".mask_type: 3:4 is not supported here"),
+        ("sparseml", "mask_type: block4", ".mask_type: 1x4 is not supported here"),
+        ("sparseml", "mask_type: [4, 1]", ".mask_type: 4x1 is not supported here"),
     ],
 )
 def test_a_mask_we_cannot_prune_to_is_refused(dialect: str, keys: str, told: str) -> None:
     assert any(
-        told in line for line in problems(f"dialect: {dialect}\nm_modifiers:\n  - !CAPruningModifier{PRUNE}    {keys}")
+        told in line for line in problems(f"dialect: {dialect}\nm_modifiers:\n  - !OBSPruningModifier{PRUNE}    {keys}")
     )
 
 

@@ -79,7 +79,7 @@ def test_all_problems_are_told_at_once_with_their_places() -> None:
         ("a: eval(b)\nb: eval(a)\nmodifiers:\n  - !SetWeightDecayModifier {weight_decay: eval(a)}", "refers to itself"),
         (GRADUAL.replace("final_sparsity: 0.8", "final_sparsity: 0.01"), "below init_sparsity"),
         (GRADUAL.replace("final_sparsity: 0.8", "final_sparsity: 1.0"), "less than 1"),
-        (GRADUAL.replace("final_sparsity: 0.8", "mask_type: '2:4'\n    final_sparsity: 0.8"), "mask_type"),
+        (GRADUAL.replace("final_sparsity: 0.8", "mask_type: '2:4'\n    final_sparsity: 0.8"), "2:4 has one sparsity"),
         (GRADUAL.replace("half - 1", "0 - 1 / 2"), "end_epoch"),
     ],
 )
