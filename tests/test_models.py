@@ -54,12 +54,6 @@ def test_an_unknown_model_is_told_its_nearest() -> None:
     assert "deit_tiny_patch16_224" in caught.value.hint
 
 
-def test_pretrained_weights_without_a_network_are_a_clear_error(monkeypatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelError, match="pretrained weights cannot be fetched"):
-        models.build(choose("deit_tiny_patch16_224", pretrained=True))
-
-
 def test_weights_of_another_model_are_refused(tiny_file) -> None:
     with pytest.raises(ModelError, match="not the weights of deit_tiny_patch16_224"):
         models.build(choose("deit_tiny_patch16_224", tiny_file))

@@ -1,6 +1,7 @@
 """The only module that prints: results to stdout, everything else to stderr."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+_FIGURE = re.compile(r"[-+]?\d|-?$")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -19,10 +21,11 @@ def line(text: str = "") -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table of the result; the first column is text, the others are figures."""
+    """A table of the result: figures to the right and never broken, text to the left and wrapped where it must be."""
     drawn = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        drawn.add_column(escape(column), justify="right" if number else "left", no_wrap=True)
+        figures = all(_FIGURE.match(str(row[number])) for row in rows)
+        drawn.add_column(escape(column), justify="right" if figures else "left", no_wrap=figures or not number)
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
     out.print(drawn)

@@ -77,7 +77,7 @@ class UniformMagnitude:
             return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
         present = {name: int((score < 0).sum()) for name, score in scores.items()}
         sizes = {name: score.numel() for name, score in scores.items()}
-        shares = growing_shares(sizes, present, zeros // pattern.unit)
+        shares = growing_shares(sizes, present, zeros // pattern.unit, unit=pattern.unit)
         return pruned_to(weights, {name: without_smallest(score, shares[name]) for name, score in scores.items()})
 
 
@@ -91,8 +91,10 @@ def uniform_zeros(masks: Masks, sparsity: float) -> dict[str, int]:
     return growing_shares({name: mask.numel() for name, mask in masks.items()}, present, num_zeros(masks, sparsity))
 
 
-def growing_shares(sizes: Mapping[str, int], present: Mapping[str, int], total_zeros: int) -> dict[str, int]:
-    """`uniform_shares`, none below the zeros that are there already.
+def growing_shares(
+    sizes: Mapping[str, int], present: Mapping[str, int], total_zeros: int, *, unit: int = 1
+) -> dict[str, int]:
+    """`uniform_shares`, none below the zeros that are there already; all in groups of ``unit`` weights.
 
     Raises:
         PruningError: A target is sparser already.
@@ -101,8 +103,7 @@ def growing_shares(sizes: Mapping[str, int], present: Mapping[str, int], total_z
     for name, share in shares.items():
         if present[name] > share:
             raise PruningError(
-                f"{name} is sparser already ({present[name] / sizes[name]:.2%}) than the uniform sparsity wanted "
-                f"({share / sizes[name]:.2%})",
+                f"{name} has {present[name] * unit} zeros already, uniform sparsity wants {share * unit}",
                 "ask for more sparsity, or prune globally",
             )
     return shares
