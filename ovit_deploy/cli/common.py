@@ -12,8 +12,8 @@ from ovit_deploy.cli import render
 from ovit_deploy.errors import OvitError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe, load_recipe, timeline
+from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.rates import describe
-from ovit_deploy.recipe.schema import DistillationModifier
 from ovit_deploy.recipe.targets import prunable, resolve
 from ovit_deploy.recipe.timeline import Dated, Distill, HoldZeros, Prune, Train, WeightDecay
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from ovit_deploy import models
 from ovit_deploy.cli import common, render
 from ovit_deploy.errors import RecipeError
-from ovit_deploy.recipe.schema import PruningModifier
+from ovit_deploy.recipe.pruners import PruningModifier
 
 
 def prune(

@@ -13,7 +13,8 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration, apply
-from ovit_deploy.recipe.schema import DistillationModifier, Modifier
+from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
 

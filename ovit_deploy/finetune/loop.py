@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 from ovit_deploy.errors import RecipeError, TrainingError
 from ovit_deploy.finetune import masks
 from ovit_deploy.finetune.actions import State, carry_out
-from ovit_deploy.recipe.schema import DistillationModifier, Training
+from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.recipe.schema import Training
 from ovit_deploy.recipe.timeline import Timeline
 
 

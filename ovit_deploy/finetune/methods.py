@@ -13,8 +13,8 @@ from ovit_deploy.pruning import (
     Wanda,
     WoodFisher,
 )
-from ovit_deploy.recipe import mask_types, schema
-from ovit_deploy.recipe.schema import PruningModifier
+from ovit_deploy.recipe import mask_types, pruners
+from ovit_deploy.recipe.pruners import PruningModifier
 
 
 def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
@@ -27,7 +27,7 @@ def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
 
 def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Method | None:
     match modifier:
-        case schema.OViTPruningModifier():
+        case pruners.OViTPruningModifier():
             return OViT(
                 block_size=modifier.fisher_block_size,
                 num_grads=modifier.num_grads,
@@ -38,13 +38,13 @@ def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Meth
                 pattern=_pattern(modifier),
                 refine=modifier.refine,
             )
-        case schema.OBSPruningModifier():
+        case pruners.OBSPruningModifier():
             return WoodFisher(modifier.fisher_block_size, modifier.num_grads, modifier.damp, memory_budget)
-        case schema.MFACPruningModifier():
+        case pruners.MFACPruningModifier():
             return MFAC(modifier.fisher_block_size, modifier.num_grads, modifier.damp, memory_budget)
-        case schema.GWProdPruningModifier():
+        case pruners.GWProdPruningModifier():
             return GradientWeight(modifier.num_grads, memory_budget)
-        case schema.FastOViTPruningModifier():
+        case pruners.FastOViTPruningModifier():
             return FastOViT(
                 modifier.fisher_block_size, modifier.num_grads, modifier.damp, pattern=_kept_of_group(modifier)
             )
@@ -53,20 +53,20 @@ def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Meth
 
 def _layerwise_method(modifier: PruningModifier, memory_budget: int | None) -> Method | None:
     match modifier:
-        case schema.SparseGPTPruningModifier():
+        case pruners.SparseGPTPruningModifier():
             return SparseGPT(
                 modifier.num_samples,
                 modifier.damp,
                 pattern=_kept_of_group(modifier),
                 memory_budget=memory_budget,
             )
-        case schema.OBCPruningModifier():
+        case pruners.OBCPruningModifier():
             return OBC(modifier.num_samples, modifier.damp, memory_budget)
-        case schema.WandaPruningModifier():
+        case pruners.WandaPruningModifier():
             return Wanda(modifier.num_samples, pattern=_kept_of_group(modifier))
-        case schema.GlobalMagnitudePruningModifier():
+        case pruners.GlobalMagnitudePruningModifier():
             return GlobalMagnitude(_pattern(modifier))
-        case schema.GMPruningModifier():
+        case pruners.GMPruningModifier():
             return (GlobalMagnitude if modifier.global_sparsity else UniformMagnitude)(_pattern(modifier))
     return None
 

@@ -3,8 +3,10 @@
 from typing import Any
 
 from ovit_deploy.errors import RecipeError
+from ovit_deploy.recipe.declaration import Modifier
 from ovit_deploy.recipe.load import parse_recipe
-from ovit_deploy.recipe.schema import EpochRangeModifier, LearningRateModifier, Modifier, Recipe, Training
+from ovit_deploy.recipe.modifiers import EpochRangeModifier, LearningRateModifier
+from ovit_deploy.recipe.schema import Recipe, Training
 from ovit_deploy.recipe.timeline import timeline
 from ovit_deploy.recipe.write import write
 

@@ -10,14 +10,10 @@ from typing import Literal
 
 from ovit_deploy.recipe.alternatives import dead_alternatives
 from ovit_deploy.recipe.load import read_recipe
+from ovit_deploy.recipe.modifiers import LearningRateFunctionModifier, TrainableParamsModifier
+from ovit_deploy.recipe.pruners import OViTPruningModifier, PruningModifier
 from ovit_deploy.recipe.rates import RATES
-from ovit_deploy.recipe.schema import (
-    LearningRateFunctionModifier,
-    OViTPruningModifier,
-    PruningModifier,
-    Recipe,
-    TrainableParamsModifier,
-)
+from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.targets import SelectorError, Shapes, match, targeting
 from ovit_deploy.recipe.timeline import HoldZeros, Prune, Timeline, timeline
 

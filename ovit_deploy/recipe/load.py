@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe import carrier, dialects, expressions, stages, tags, yaml
+from ovit_deploy.recipe.declaration import Modifier
 from ovit_deploy.recipe.dialects import DIALECTS, Dialect
 from ovit_deploy.recipe.names import nearest
-from ovit_deploy.recipe.schema import MODIFIERS, ModelSection, Modifier, Recipe, Training
+from ovit_deploy.recipe.schema import MODIFIERS, ModelSection, Recipe, Training
 from ovit_deploy.recipe.stages import Stage, Written
 from ovit_deploy.recipe.yaml import Document, Problem
 

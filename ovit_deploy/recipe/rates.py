@@ -3,13 +3,9 @@
 import math
 from itertools import takewhile
 
+from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe.modifiers import LearningRateFunctionModifier, LearningRateModifier, SetLearningRateModifier
 from ovit_deploy.recipe.schedule import Cycle, learning_rate
-from ovit_deploy.recipe.schema import (
-    LearningRateFunctionModifier,
-    LearningRateModifier,
-    Modifier,
-    SetLearningRateModifier,
-)
 
 RateModifier = SetLearningRateModifier | LearningRateFunctionModifier | LearningRateModifier
 RATES = (SetLearningRateModifier, LearningRateFunctionModifier, LearningRateModifier)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from ovit_deploy.errors import RecipeError
-from ovit_deploy.recipe.schema import ConstantPruningModifier, PruningModifier, Recipe, TrainableParamsModifier
+from ovit_deploy.recipe.modifiers import ConstantPruningModifier, TrainableParamsModifier
+from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.schema import Recipe
 
 Shapes = Mapping[str, Sequence[int]]
 

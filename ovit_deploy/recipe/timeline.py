@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
-from ovit_deploy.recipe.schedule import interpolate, update_epochs
-from ovit_deploy.recipe.schema import (
+from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
     EpochRangeModifier,
-    Modifier,
-    PruningModifier,
-    Recipe,
     SetWeightDecayModifier,
     TrainableParamsModifier,
 )
+from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
+from ovit_deploy.recipe.schedule import interpolate, update_epochs
+from ovit_deploy.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from itertools import groupby, takewhile
 from typing import Any
 
-from ovit_deploy.recipe.schema import Declaration, Modifier, Recipe
+from ovit_deploy.recipe.declaration import Declaration, Modifier
+from ovit_deploy.recipe.schema import Recipe
 
 
 def write(recipe: Recipe, header: str = "") -> str:

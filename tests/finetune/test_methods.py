@@ -8,7 +8,8 @@ from ovit_deploy.finetune.masks import full
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration
 from ovit_deploy.recipe.load import parse_recipe
-from ovit_deploy.recipe.schema import MODIFIERS, PruningModifier
+from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.schema import MODIFIERS
 
 TAGS = sorted(name for name, kind in MODIFIERS.items() if issubclass(kind, PruningModifier))
 EXTRA = {

@@ -7,14 +7,9 @@ import pytest
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe import mask_types, tags
 from ovit_deploy.recipe.load import load_recipe, parse_recipe
-from ovit_deploy.recipe.schema import (
-    MODIFIERS,
-    ConstantPruningModifier,
-    EpochRangeModifier,
-    GlobalMagnitudePruningModifier,
-    LearningRateFunctionModifier,
-    PruningModifier,
-)
+from ovit_deploy.recipe.modifiers import ConstantPruningModifier, EpochRangeModifier, LearningRateFunctionModifier
+from ovit_deploy.recipe.pruners import GlobalMagnitudePruningModifier, PruningModifier
+from ovit_deploy.recipe.schema import MODIFIERS
 from ovit_deploy.recipe.timeline import Prune, Train, timeline
 
 CORPUS = Path(__file__).parent / "corpus"

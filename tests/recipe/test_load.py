@@ -2,7 +2,7 @@ import pytest
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.load import load_recipe, parse_recipe
-from ovit_deploy.recipe.schema import CAPruningModifier, OViTPruningModifier
+from ovit_deploy.recipe.pruners import CAPruningModifier, OViTPruningModifier
 
 GRADUAL = """
 num_epochs: 10

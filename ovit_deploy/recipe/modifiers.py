@@ -1,0 +1,112 @@
+"""Modifiers that do not prune: how long, how fast, with which teacher, and what is trained or held."""
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from ovit_deploy.recipe.declaration import Declaration, Modifier, Rate, Selectors
+from ovit_deploy.recipe.schedule import LearningRateFunction
+
+
+class EpochRangeModifier(Modifier):
+    """How long training lasts."""
+
+    end_epoch: float = Field(ge=0)
+
+
+class SetLearningRateModifier(Modifier):
+    """One learning rate from ``start_epoch`` on."""
+
+    learning_rate: float = Field(gt=0, le=1)
+    param_groups: None = None
+
+
+class LearningRateFunctionModifier(Modifier):
+    """A learning rate that moves: see `ovit_deploy.recipe.schedule.learning_rate`."""
+
+    lr_func: LearningRateFunction
+    init_lr: Rate
+    final_lr: Rate
+    start_epoch: float = Field(ge=0)
+    end_epoch: float = Field(gt=0)
+    cycle_epochs: float = Field(1.0, gt=0)
+    cycle_mul: float = Field(1.0, gt=0, le=10)
+    warmup: float = Field(0.0, ge=0)
+    decay_rate: float = Field(0.9, gt=0, le=1)
+    decay_epochs: float = Field(1.0, gt=0)
+    param_groups: None = None
+
+    @model_validator(mode="after")
+    def _cycles_only_if_cyclic(self) -> "LearningRateFunctionModifier":
+        asked = self.model_fields_set & {"cycle_mul", "warmup", "decay_rate", "decay_epochs"}
+        if asked and not self.lr_func.startswith("cyclic_"):
+            raise ValueError(
+                f"{', '.join(sorted(asked))} without a cycle: lr_func {self.lr_func} runs once; "
+                f"say cyclic_{self.lr_func}, or 'dialect: cap' at the top of the recipe"
+            )
+        return self
+
+
+class RateSettings(Declaration):
+    """What an ``lr_class`` takes; epochs, not steps, and ``milestones`` count from the start of training."""
+
+    gamma: float | None = Field(None, gt=0)
+    step_size: float | None = Field(None, gt=0)
+    milestones: tuple[float, ...] | None = None
+    lr_min: Rate | None = None
+    cycle_epochs: float | None = Field(None, gt=0)
+
+
+_NEEDS = {
+    "StepLR": {"step_size", "gamma"},
+    "MultiStepLR": {"milestones", "gamma"},
+    "ExponentialLR": {"gamma"},
+    "CosineAnnealingWarmRestarts": {"lr_min", "cycle_epochs"},
+}
+
+
+class LearningRateModifier(Modifier):
+    """A learning rate as torch's schedulers move it, in epochs: see `ovit_deploy.recipe.rates`."""
+
+    lr_class: Literal["StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingWarmRestarts"]
+    lr_kwargs: RateSettings
+    init_lr: Rate
+
+    @model_validator(mode="after")
+    def _has_its_settings(self) -> "LearningRateModifier":
+        given, needs = self.lr_kwargs.model_fields_set, _NEEDS[self.lr_class]
+        if given != needs:
+            raise ValueError(f"lr_kwargs of {self.lr_class} are {', '.join(sorted(needs))}")
+        return self
+
+
+class TrainableParamsModifier(Modifier):
+    """Freeze parameters, or let them learn, between two epochs; afterwards they are as before."""
+
+    params: Selectors
+    trainable: bool
+    params_strict: bool = True
+
+
+class SetWeightDecayModifier(Modifier):
+    """One weight decay from ``start_epoch`` on."""
+
+    weight_decay: float = Field(ge=0)
+    param_groups: None = None
+
+
+class DistillationModifier(Modifier):
+    """Learn from the dense model: (1 - hardness) * task loss + hardness * T^2 * KL(teacher || student) at T."""
+
+    hardness: Rate = 0.5
+    temperature: float = Field(2.0, gt=0)
+
+
+class ConstantPruningModifier(Modifier):
+    """Keep the zeros that are there at ``start_epoch``."""
+
+    params: Selectors
+    update_frequency: float | None = Field(None, description="has no effect")
