@@ -187,6 +187,17 @@ def load_run(folder: Path) -> Run:
     return Run(folder, spec, recipe_text, facts)
 
 
+def run_folder(name: str | None, runs: Path = RUNS) -> Path:
+    """The folder of a run, by its name or its path; the newest without either.
+
+    Raises:
+        RunError: there is no run at all.
+    """
+    if name is None:
+        return newest_run(runs)
+    return Path(name) if Path(name, "run.json").is_file() else runs / name
+
+
 def newest_run(runs: Path = RUNS) -> Path:
     """The folder of the run that ended last.
 

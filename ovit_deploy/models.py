@@ -41,7 +41,7 @@ def choose(
     if checkpoint is not None:
         if pretrained:
             raise ModelError("--checkpoint and --pretrained: two sources of weights", "give one of them")
-        return _from_checkpoint(checkpoint, name, section)
+        return _from_checkpoint(checkpoint.expanduser(), name, section)
     if name is not None:
         return Choice(ModelSpec(name), pretrained=pretrained)
     if pretrained:

@@ -37,7 +37,7 @@ def shapes_of(model: str | None, checkpoint: Path | None) -> dict[str, tuple[int
     """Parameter shapes of the model that a command line names; none if it names none."""
     if model is None and checkpoint is None:
         return None
-    return models.shapes(models.choose(model, checkpoint=existing(checkpoint), pretrained=False))
+    return models.shapes(models.choose(model, checkpoint=checkpoint, pretrained=False))
 
 
 def at_least_one(steps_per_epoch: int | None) -> None:
@@ -137,9 +137,7 @@ def watching() -> Iterator["Watchers"]:
 def show_summary(finished: "Finished") -> None:
     """Accuracies with their intervals, sparsities, predicted and measured loss, time."""
     facts = finished.facts
-    rows = [
-        (label, *accuracy_cells(facts[key])) for label, key in (("dense", "dense"), ("final", "final")) if facts[key]
-    ]
+    rows = [(label, *accuracy_cells(facts[label])) for label in ("dense", "final") if facts[label]]
     render.table(
         f"{facts['model']['name']} on {facts['data']}", ("model", "top-1", "95 % interval", "test images"), rows
     )
@@ -172,11 +170,6 @@ def _pruning(line: dict[str, Any]) -> tuple[str, ...]:
         *("-" if loss is None else f"{loss:+.2g}" for loss in losses),
         f"{line['seconds']:.1f}",
     )
-
-
-def existing(path: Path | None) -> Path | None:
-    """``path`` with the user's home expanded."""
-    return path.expanduser() if path is not None else None
 
 
 def carry_out(

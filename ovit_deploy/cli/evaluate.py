@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ovit_deploy import models
-from ovit_deploy.checkpoint import RUNS, load_run, newest_run
+from ovit_deploy.checkpoint import load_run, run_folder
 from ovit_deploy.cli import common, render
 from ovit_deploy.errors import OvitError
 
@@ -34,8 +34,8 @@ def evaluate(
     if run is not None and (model is not None or checkpoint is not None):
         raise OvitError("--run together with --model or --checkpoint", "give one of them")
     if model is None and checkpoint is None:
-        checkpoint = load_run(RUNS / run if run else newest_run()).weights
-    choice = models.choose(model, checkpoint=common.existing(checkpoint), pretrained=pretrained)
+        checkpoint = load_run(run_folder(run)).weights
+    choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained)
 
     from ovit_deploy.data import Preprocessing, eval_loader, load_data
     from ovit_deploy.finetune.evaluate import evaluate as measure

@@ -49,7 +49,7 @@ def export(
     from ovit_deploy.export.profile import load_profile
 
     declared = load_profile(profile)
-    source = checkpoint.load_run(_folder(run))
+    source = checkpoint.load_run(checkpoint.run_folder(run))
     model = models.build(models.Choice(source.spec, weights=source.weights))
     preprocessing = Preprocessing.of(model)
     test = load_data(data or source.facts.get("data_source")).test
@@ -69,13 +69,6 @@ def export(
         return
     _show(report)
     render.next_command("ovit-deploy bench --engine deepsparse" + (f" --model {report.file}" if output else ""))
-
-
-def _folder(run: str | None) -> Path:
-    """The folder of a run, by its name or path; the newest without either."""
-    if run is None:
-        return checkpoint.newest_run()
-    return Path(run) if Path(run, "run.json").is_file() else checkpoint.RUNS / run
 
 
 def _facts(run: Run, preprocessing: "Preprocessing") -> "Facts":

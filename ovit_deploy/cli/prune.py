@@ -43,7 +43,7 @@ def prune(
     read = common.read_recipe(recipe, recipe_arg)
     if not any(isinstance(modifier, PruningModifier) for modifier in read.modifiers):
         raise RecipeError(f"{read.source}: prunes nothing", "add a pruning modifier, or use ovit-deploy train")
-    choice = models.choose(model, checkpoint=common.existing(checkpoint), pretrained=pretrained, section=read.model)
+    choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained, section=read.model)
     if dry_run:
         common.show_plan(read, choice)
         return

@@ -36,7 +36,7 @@ def train(
         json: Print the facts of the run as JSON.
     """
     read = common.read_recipe(recipe, recipe_arg)
-    choice = models.choose(model, checkpoint=common.existing(checkpoint), pretrained=pretrained, section=read.model)
+    choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained, section=read.model)
     if dry_run:
         common.show_plan(read, choice)
         return

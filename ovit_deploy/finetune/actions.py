@@ -13,7 +13,6 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration, apply
-from ovit_deploy.recipe.declaration import Modifier
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
@@ -81,7 +80,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
     present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
     calibration = state.calibration(modifier.num_images) if modifier.num_images else None
-    state.report(f"epoch {epoch:g}: {name_of(modifier)} to {sparsity:.2%} of {len(names)} tensors")
+    state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     loss_before = _calibration_loss(state.model, calibration)
     pruned = method_of(modifier, state.memory_budget).prune(
@@ -94,7 +93,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
         {
             "event": "prune",
             "epoch": epoch,
-            "method": name_of(modifier),
+            "method": modifier.short_name,
             "sparsity": masking.sparsity(pruned.masks),
             "predicted_loss_increase": pruned.predicted_loss,
             "measured_loss_increase": None if loss_before is None else _difference(loss_after, loss_before),
@@ -102,11 +101,6 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
             "details": pruned.details,
         }
     )
-
-
-def name_of(modifier: Modifier) -> str:
-    """A modifier's name without its ending, as users say it."""
-    return type(modifier).__name__.removesuffix("Modifier").removesuffix("Pruning")
 
 
 def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:

@@ -5,7 +5,7 @@ number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that sta
 (patterns.py) the N largest of each M stay, or whole groups go, the smallest norm first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,12 +39,9 @@ class GlobalMagnitude:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
-        pattern = parse_pattern(self.pattern)
-        weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
-        scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
-        if pattern.limited:
-            return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
-        return pruned_to(weights, largest_of_all(scores, zeros // pattern.unit))
+        return prune_by_magnitude(
+            model, masks, sparsity, parse_pattern(self.pattern), lambda scores, num, _: largest_of_all(scores, num)
+        )
 
 
 @dataclass(frozen=True)
@@ -70,15 +67,22 @@ class UniformMagnitude:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
-        pattern = parse_pattern(self.pattern)
-        weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
-        scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
-        if pattern.limited:
-            return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
-        present = {name: int((score < 0).sum()) for name, score in scores.items()}
-        sizes = {name: score.numel() for name, score in scores.items()}
-        shares = growing_shares(sizes, present, zeros // pattern.unit, unit=pattern.unit)
-        return pruned_to(weights, {name: without_smallest(score, shares[name]) for name, score in scores.items()})
+        return prune_by_magnitude(model, masks, sparsity, parse_pattern(self.pattern), largest_of_each)
+
+
+def prune_by_magnitude(
+    model: nn.Module,
+    masks: Masks,
+    sparsity: float,
+    pattern: Pattern,
+    choose: Callable[[Mapping[str, Tensor], int, Pattern], Mapping[str, Tensor]],
+) -> Pruned:
+    """Drop the smallest: so many of each group where the pattern says so, else as ``choose`` spreads the removals."""
+    weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
+    scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
+    if pattern.limited:
+        return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
+    return pruned_to(weights, choose(scores, zeros // pattern.unit, pattern))
 
 
 def uniform_zeros(masks: Masks, sparsity: float) -> dict[str, int]:
@@ -129,6 +133,14 @@ def largest_of_all(scores: Mapping[str, Tensor], num_removed: int) -> dict[str, 
     kept = without_smallest(torch.cat([score.flatten() for score in scores.values()]), num_removed)
     parts = kept.split([score.numel() for score in scores.values()])
     return dict(zip(scores, parts, strict=True))
+
+
+def largest_of_each(scores: Mapping[str, Tensor], num_removed: int, pattern: Pattern) -> dict[str, Tensor]:
+    """Masks that drop the smallest scores of each target, ``num_removed`` in all, at one common sparsity."""
+    present = {name: int((score < 0).sum()) for name, score in scores.items()}
+    sizes = {name: score.numel() for name, score in scores.items()}
+    shares = growing_shares(sizes, present, num_removed, unit=pattern.unit)
+    return {name: without_smallest(score, shares[name]) for name, score in scores.items()}
 
 
 def without_smallest(score: Tensor, num_removed: int) -> Tensor:

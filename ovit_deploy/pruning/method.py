@@ -74,9 +74,13 @@ class Method(Protocol):
 
 def apply(model: nn.Module, pruned: Pruned) -> None:
     """Copy the new weights into the model, in place: tied weights, optimizers and wrappers keep their tensors."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, weight in pruned.weights.items():
-        parameters[name].data.copy_(weight)
+    write(model, pruned.weights)
+
+
+def write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into the model, in place."""
+    for name, weight in weights.items():
+        model.get_parameter(name).data.copy_(weight)
 
 
 def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:

@@ -6,18 +6,17 @@ before has left.
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
-from torch import Tensor, nn
+from torch import nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Rule, allocate
 from ovit_deploy.pruning.fisher import take, too_few
 from ovit_deploy.pruning.gradients import check_against_autograd
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, write
 from ovit_deploy.pruning.scheme import Scheme
 from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all
 
@@ -150,12 +149,6 @@ def details(problem: Problem, solution: Solution, settled: Settled, seconds: flo
         "memory_budget": problem.memory_budget,
         "seconds": seconds,
     }
-
-
-def write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into the model, in place."""
-    for name, weight in weights.items():
-        model.get_parameter(name).data.copy_(weight)
 
 
 def joined(pieces: list[Pruned]) -> Pruned:

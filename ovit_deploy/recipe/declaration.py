@@ -34,6 +34,11 @@ class Modifier(Declaration):
     end_epoch: float = Field(-1, ge=-1)
 
     @property
+    def short_name(self) -> str:
+        """The tag without its ending, as users say it."""
+        return type(self).__name__.removesuffix("Modifier").removesuffix("Pruning")
+
+    @property
     def start(self) -> float:
         """The first epoch: -1 means 0."""
         return max(self.start_epoch, 0.0)

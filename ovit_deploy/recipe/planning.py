@@ -74,9 +74,10 @@ class _Teller:
     def tell(self, epoch: float, action: Action) -> Event:
         match action:
             case Prune(modifier=modifier, sparsity=sparsity, place=place):
-                kind = type(modifier).__name__.removesuffix("Modifier").removesuffix("Pruning")
                 own = ", from what is zero already" if modifier.starts_from_own and action.grown < 1 else ""
-                return self.event(epoch, "prune", f"{kind} to {sparsity:.2%}{own}", place=place, sparsity=sparsity)
+                return self.event(
+                    epoch, "prune", f"{modifier.short_name} to {sparsity:.2%}{own}", place=place, sparsity=sparsity
+                )
             case HoldZeros(place=place):
                 return self.event(epoch, "hold zeros", "that are there", place=place)
             case WeightDecay(value=value):
