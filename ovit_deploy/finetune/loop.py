@@ -159,10 +159,15 @@ class _Losses:
         self.state = state
         self.teacher = teacher
         self.criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+        self.bfloat16 = training.precision == "bfloat16"
         self.task: LogitDistillationTask | None = None
         self.modifier: DistillationModifier | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            return self._loss(images, labels)
+
+    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self.state.distillation is None:
             logits = self.state.model(images)
             return self.criterion(logits, labels), logits
