@@ -1,13 +1,16 @@
 """Feeding images: shuffled and augmented for training, in order for everything that is measured."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from ovit_deploy.data.order import Draw, EpochOrder
 from ovit_deploy.data.preprocessing import Preprocessing
+from ovit_deploy.data.randomness import seed_all
 from ovit_deploy.errors import DataError
 from ovit_deploy.recipe.schema import Training
 
@@ -27,20 +30,45 @@ class Transformed(Dataset[Any]):
         return self.transform(image), label
 
 
+class Augmented(Dataset[Any]):
+    """Augmented images by their `Draw`: what chance does to one depends on the seed, the epoch and the position only."""
+
+    def __init__(self, dataset: Dataset[Any], transform: Callable[[Any], Tensor], seed: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
+        image, label = self.dataset[draw.index]
+        seed_all(self.seed, draw.epoch, draw.position)
+        return self.transform(image), label
+
+
 def train_loader(dataset: Dataset[Any], preprocessing: Preprocessing, training: Training) -> DataLoader[Any]:
-    """Augmented images in a new random order each epoch; the last incomplete batch is dropped.
+    """Augmented images, a batch an optimizer step, the last incomplete batch dropped; see `train_batches`.
 
     Raises:
         DataError: fewer images than one batch.
     """
-    augmented = Transformed(dataset, preprocessing.train_transform(training.augmentation))
-    if len(augmented) < training.batch_size:
+    num_images, batch = len(dataset), training.effective_batch_size  # type: ignore[arg-type]
+    if num_images < batch:
         raise DataError(
-            f"{len(augmented)} training images do not fill one batch of {training.batch_size}",
-            "lower training.batch_size in the recipe",
+            f"{num_images} training images do not fill one batch of {batch}",
+            "lower training.batch_size or accumulation_steps in the recipe",
         )
-    order = torch.Generator().manual_seed(training.seed)
-    return DataLoader(augmented, training.batch_size, shuffle=True, drop_last=True, generator=order)
+    augmented = Augmented(dataset, preprocessing.train_transform(training.augmentation), training.seed)
+    order = EpochOrder(num_images, seed=training.seed, repeats=training.augmentation.repeats)
+    return DataLoader(augmented, batch, sampler=order, drop_last=True)
+
+
+def train_batches(loader: DataLoader[Any], *, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of `train_loader` without end, a new order each epoch, from any step on: step alone says what comes."""
+    order = loader.sampler
+    assert isinstance(order, EpochOrder) and loader.batch_size is not None
+    epoch, step = divmod(first_step, len(loader))
+    for later in count(epoch):
+        order.set_epoch(later, first=step * loader.batch_size if later == epoch else 0)
+        yield from loader
 
 
 def eval_loader(dataset: Dataset[Any], preprocessing: Preprocessing, batch_size: int = 250) -> DataLoader[Any]:

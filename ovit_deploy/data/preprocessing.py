@@ -7,6 +7,7 @@ from typing import Any
 import timm.data
 import torch
 from PIL import Image
+from timm.data.random_erasing import RandomErasing
 from torch import nn
 from torchvision import transforms
 
@@ -43,13 +44,15 @@ class Preprocessing:
         if augmentation.crop_padding is not None:
             return self._padded_crop(augmentation)
         transform = timm.data.create_transform(
-            **self._arguments(),
+            **self._arguments() | {"interpolation": augmentation.interpolation or self.interpolation},
             is_training=True,
             scale=augmentation.crop_scale,
+            ratio=augmentation.crop_ratio,
             hflip=augmentation.horizontal_flip,
             color_jitter=0.0,
             auto_augment=augmentation.rand_augment,
             re_prob=augmentation.erasing,
+            re_mode=augmentation.erasing_mode,
         )
         return transforms.Compose([_mode(self.input_size[0]), transform])
 
@@ -58,15 +61,18 @@ class Preprocessing:
 
     def _padded_crop(self, augmentation: Augmentation) -> Callable[[Any], torch.Tensor]:
         size = self.input_size[1:]
+        colour = tuple(min(255, round(255 * mean)) for mean in self.mean)  # as timm fills what it shifts in
+        policy = augmentation.rand_augment
         return transforms.Compose(
             [
                 _mode(self.input_size[0]),
                 transforms.Resize(size),
                 transforms.RandomCrop(size, padding=augmentation.crop_padding),
                 transforms.RandomHorizontalFlip(augmentation.horizontal_flip),
+                *([timm.data.rand_augment_transform(policy, {"img_mean": colour})] if policy else []),
                 transforms.ToTensor(),
                 transforms.Normalize(self.mean, self.std),
-                transforms.RandomErasing(augmentation.erasing),
+                RandomErasing(augmentation.erasing, mode=augmentation.erasing_mode, device="cpu"),
             ]
         )
 

@@ -24,7 +24,20 @@ class SetLearningRateModifier(Modifier):
     param_groups: None = None
 
 
-class LearningRateFunctionModifier(Modifier):
+class WarmUp(Modifier):
+    """A rate that may begin with a straight line from ``warmup_lr``, in the first ``warmup_epochs`` of its range."""
+
+    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_lr: Rate = 0.0
+
+    @model_validator(mode="after")
+    def _warms_up_in_its_range(self) -> "WarmUp":
+        if self.end_epoch >= 0 and self.warmup_epochs > self.end_epoch - self.start:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is longer than the rate lasts")
+        return self
+
+
+class LearningRateFunctionModifier(WarmUp):
     """A learning rate that moves: see `ovit_deploy.recipe.schedule.learning_rate`."""
 
     lr_func: LearningRateFunction
@@ -57,6 +70,8 @@ class RateSettings(Declaration):
     step_size: float | None = Field(None, gt=0)
     milestones: tuple[float, ...] | None = None
     lr_min: Rate | None = None
+    max_lr: Rate | None = None
+    pct_start: Rate | None = None
     cycle_epochs: float | None = Field(None, gt=0)
 
 
@@ -65,13 +80,14 @@ _NEEDS = {
     "MultiStepLR": {"milestones", "gamma"},
     "ExponentialLR": {"gamma"},
     "CosineAnnealingWarmRestarts": {"lr_min", "cycle_epochs"},
+    "OneCycleLR": {"max_lr", "pct_start", "lr_min"},
 }
 
 
-class LearningRateModifier(Modifier):
+class LearningRateModifier(WarmUp):
     """A learning rate as torch's schedulers move it, in epochs: see `ovit_deploy.recipe.rates`."""
 
-    lr_class: Literal["StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingWarmRestarts"]
+    lr_class: Literal["StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingWarmRestarts", "OneCycleLR"]
     lr_kwargs: RateSettings
     init_lr: Rate
 
@@ -80,6 +96,8 @@ class LearningRateModifier(Modifier):
         given, needs = self.lr_kwargs.model_fields_set, _NEEDS[self.lr_class]
         if given != needs:
             raise ValueError(f"lr_kwargs of {self.lr_class} are {', '.join(sorted(needs))}")
+        if self.lr_class == "OneCycleLR" and self.end_epoch <= self.start:
+            raise ValueError("OneCycleLR needs an end_epoch: its one cycle ends there")
         return self
 
 
@@ -99,10 +117,17 @@ class SetWeightDecayModifier(Modifier):
 
 
 class DistillationModifier(Modifier):
-    """Learn from the dense model: (1 - hardness) * task loss + hardness * T^2 * KL(teacher || student) at T."""
+    """Learn from the dense model: (1 - hardness) * task loss + hardness * what ``kind`` says.
+
+    ``logit``: T^2 * KL(teacher || student) at temperature T. ``feature``: mean square of the difference of the pooled
+    features before the classifier. ``token``: the distillation token's head learns the teacher's logits (``soft``, as
+    logit) or its class (``hard``; DeiT, arXiv 2012.12877); only models that have such a token.
+    """
 
     hardness: Rate = 0.5
     temperature: float = Field(2.0, gt=0)
+    kind: Literal["logit", "feature", "token"] = "logit"
+    token_target: Literal["soft", "hard"] = "soft"
 
 
 class ConstantPruningModifier(Modifier):

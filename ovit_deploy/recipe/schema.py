@@ -3,8 +3,9 @@
 from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ovit_deploy.recipe.augmentation import Augmentation, NamedAugmentation
 from ovit_deploy.recipe.declaration import Declaration, Modifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
@@ -41,28 +42,36 @@ class ModelSection(Declaration):
     std: tuple[float, ...] | None = None
 
 
-class Augmentation(Declaration):
-    """What happens to training images; torchvision's and timm's transforms do it."""
-
-    crop_padding: int | None = Field(None, ge=0, description="random crop after padding by so many pixels")
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    horizontal_flip: float = Field(0.5, ge=0, le=1)
-    rand_augment: str | None = Field(None, description="timm's notation, such as rand-m9-mstd0.5-inc1")
-    erasing: float = Field(0.0, ge=0, le=1)
-
-
 class Training(Declaration):
     """How the loop trains, where no modifier says otherwise."""
 
-    batch_size: int = Field(128, ge=1)
+    batch_size: int = Field(128, ge=1, description="images that go through the model at once")
+    accumulation_steps: int = Field(1, ge=1, description="batches whose gradients make one optimizer step")
     optimizer: str = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.05, ge=0)
+    no_decay: tuple[str, ...] = Field((), description="parameters without weight decay, beside biases and norms (*, ?)")
+    layer_decay: float | None = Field(None, gt=0, le=1, description="learning rate of a layer by that of the next")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of optimizers that have one")
+    betas: tuple[float, float] | None = Field(None, description="of Adam's family; by default the optimizer's")
     clip_gradient_norm: float | None = Field(1.0, gt=0)
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="save an average of the weights instead of the last")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products while training (autocast)")
-    augmentation: Augmentation = Augmentation()
-    seed: int = 0
+    augmentation: NamedAugmentation = Augmentation()
+    seed: int = Field(0, ge=0)
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Images of one optimizer step."""
+        return self.batch_size * self.accumulation_steps
+
+    @model_validator(mode="after")
+    def _mixes_pairs(self) -> "Training":
+        if self.augmentation.mixes and self.effective_batch_size % 2:
+            raise ValueError("mixup and cutmix mix pairs of images: make batch_size even")
+        return self
 
 
 MODIFIERS: dict[str, type[Modifier]] = {

@@ -1,0 +1,53 @@
+"""The order in which an epoch's images are drawn: a pure function of the seed and the epoch."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from timm.data.distributed_sampler import RepeatAugSampler
+from torch.utils.data import Sampler
+
+from ovit_deploy.data.randomness import key
+
+
+class Draw(NamedTuple):
+    """One image of an epoch: ``position`` counts draws in the epoch, ``index`` is the image's in its data set."""
+
+    epoch: int
+    position: int
+    index: int
+
+
+class EpochOrder(Sampler[Draw]):
+    """All images in a random order; with repeated augmentation, a part of them several times.
+
+    Repeated augmentation (Hoffer et al., arXiv 1901.09335; as in DeiT, arXiv 2012.12877) draws each image ``repeats``
+    times in a row and stops after as many draws as there are images, so that an epoch keeps its length.
+
+    Args:
+        num_images: in the data set.
+        seed: of the run.
+        repeats: how often an image is drawn in an epoch.
+    """
+
+    def __init__(self, num_images: int, *, seed: int, repeats: int = 1) -> None:
+        self.seed = seed
+        self.epoch = 0
+        self.first = 0
+        self.sampler = RepeatAugSampler(
+            range(num_images), num_replicas=1, rank=0, num_repeats=repeats, selected_round=0
+        )
+
+    def set_epoch(self, epoch: int, *, first: int = 0) -> None:
+        """Go to ``epoch``; its draws before position ``first`` are left out."""
+        self.epoch, self.first = epoch, first
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch = self.epoch
+        self.sampler.set_epoch(key(self.seed, epoch))
+        for position, index in islice(enumerate(self.sampler), self.first, None):
+            yield Draw(epoch, position, index)
+
+    def __len__(self) -> int:
+        """Draws of a whole epoch."""
+        return len(self.sampler)
