@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ovit_deploy.data.order import Draw, EpochOrder
 from ovit_deploy.data.preprocessing import Preprocessing
-from ovit_deploy.data.randomness import seed_all
+from ovit_deploy.data.randomness import Chance, seed_all
 from ovit_deploy.errors import DataError
 from ovit_deploy.recipe.schema import Training
 
@@ -31,16 +31,16 @@ class Transformed(Dataset[Any]):
 
 
 class Augmented(Dataset[Any]):
-    """Augmented images by their `Draw`: what chance does to one depends on the seed, the epoch and the position only."""
+    """Augmented images by their `Draw`: chance depends on the seed, the epoch and the position only."""
 
     def __init__(self, dataset: Dataset[Any], transform: Callable[[Any], Tensor], seed: int) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
-        image, label = self.dataset[draw.index]
-        seed_all(self.seed, draw.epoch, draw.position)
+    def __getitem__(self, index: Draw) -> tuple[Tensor, int]:
+        image, label = self.dataset[index.index]
+        seed_all(Chance.IMAGE, self.seed, index.epoch, index.position)
         return self.transform(image), label
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Sampler
 
-from ovit_deploy.data.randomness import key
+from ovit_deploy.data.randomness import Chance, key
 
 
 class Draw(NamedTuple):
@@ -44,7 +44,7 @@ class EpochOrder(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         epoch = self.epoch
-        self.sampler.set_epoch(key(self.seed, epoch))
+        self.sampler.set_epoch(key(Chance.ORDER, self.seed, epoch))
         for position, index in islice(enumerate(self.sampler), self.first, None):
             yield Draw(epoch, position, index)
 

@@ -5,19 +5,29 @@ goes on from any step draws what the uninterrupted one drew, whichever process p
 """
 
 import random
+from enum import IntEnum
 
 import numpy as np
 import torch
 
 
-def key(*parts: int) -> int:
-    """A seed of 63 bits for a tuple of non-negative integers; near tuples give unrelated seeds."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+class Chance(IntEnum):
+    """What is drawn; each has streams of its own."""
+
+    START = 0  # of a run: new weights
+    ORDER = 1  # of an epoch: (seed, epoch)
+    IMAGE = 2  # augmentation of one draw: (seed, epoch, position)
+    STEP = 3  # mixing and drop path of an optimizer step: (seed, step)
 
 
-def seed_all(*parts: int) -> None:
+def key(what: Chance, *where: int) -> int:
+    """A seed of 63 bits for non-negative integers; near ones give unrelated seeds."""
+    return int(np.random.SeedSequence((what, *where)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_all(what: Chance, *where: int) -> None:
     """Seed Python's, numpy's and torch's generators, which timm's augmentations and drop path draw from."""
-    seed = key(*parts)
+    seed = key(what, *where)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - what timm draws from
     torch.default_generator.manual_seed(seed)  # torch.manual_seed walks the call stack for devices not in use: 0.5 ms

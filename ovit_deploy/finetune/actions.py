@@ -13,6 +13,8 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration, apply
+from ovit_deploy.pruning.healing import heal
+from ovit_deploy.pruning.method import write
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
@@ -86,8 +88,10 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     pruned = method_of(modifier, state.memory_budget).prune(
         state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
     )
+    before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
+    healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
     loss_after = _calibration_loss(state.model, calibration)
     state.prunings.append(
         {
@@ -98,9 +102,23 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
             "predicted_loss_increase": pruned.predicted_loss,
             "measured_loss_increase": None if loss_before is None else _difference(loss_after, loss_before),
             "seconds": time.perf_counter() - started,
-            "details": pruned.details,
+            "details": pruned.details | healing,
         }
     )
+
+
+def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples: int) -> dict[str, Any]:
+    """Refit what is kept to the outputs before the pruning; what that did, for the record."""
+    healed = heal(
+        state.model,
+        before,
+        masks,
+        calibration=state.calibration(num_samples),
+        memory_budget=state.memory_budget,
+        report=state.report,
+    )
+    write(state.model, healed.weights)
+    return {"healing": {"samples": num_samples, "before": healed.errors_before, "after": healed.errors_after}}
 
 
 def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:

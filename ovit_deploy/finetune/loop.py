@@ -3,30 +3,32 @@
     for step in range(num_steps):
         carry out the actions due at this step's epoch          # prune, hold zeros, distil, weight decay
         learning rate <- timeline                               # a function of the epoch
-        images, labels <- augmented batch
-        loss <- cross-entropy, mixed with the dense model's opinion while distilling
-        loss.backward(); clip; optimizer.step()                 # masked before and after: zeros stay zeros
+        images, targets <- augmented batch; seed by step; mixup or cutmix
+        gradients <- task loss, mixed with the dense model's opinion while distilling     # losses.py
+        mask gradients; clip; optimizer.step(); mask weights    # zeros stay zeros
+        average of the weights <- weights, masked               # where the recipe has one: ema.py
     carry out the actions dated at the very end
+    weights <- their average, where the recipe has one          # decided by the recipe, not by any image
 
-Epochs are fractions: step / steps_per_epoch.
+Epochs are fractions: step / steps_per_epoch, steps are optimizer steps. What a step draws at random depends on the
+seed and the step alone: the images and their augmentation (data/loaders.py), mixing, drop path.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from timm.optim import create_optimizer_v2
-from timm.task import LogitDistillationTask
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from ovit_deploy.errors import RecipeError, TrainingError
+from ovit_deploy.data import Chance, seed_all, train_batches
+from ovit_deploy.errors import TrainingError
 from ovit_deploy.finetune import masks
 from ovit_deploy.finetune.actions import State, carry_out
-from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.finetune.ema import WeightAverage
+from ovit_deploy.finetune.losses import Objective, StepLoss, mixing
 from ovit_deploy.recipe.schema import Training
 from ovit_deploy.recipe.timeline import Timeline
 
@@ -44,20 +46,6 @@ class Progress:
     learning_rate: float
 
 
-def optimizer_for(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """timm's optimizer of that name; no weight decay on biases, norms and what the model exempts.
-
-    Raises:
-        RecipeError: timm has no such optimizer.
-    """
-    try:
-        return create_optimizer_v2(
-            model, opt=training.optimizer, lr=training.learning_rate, weight_decay=training.weight_decay
-        )
-    except ValueError as error:
-        raise RecipeError(f"training.optimizer: {error}", "for example adamw, sgd, lamb") from error
-
-
 def train(
     state: State,
     loader: DataLoader[Any],
@@ -72,9 +60,9 @@ def train(
 
     Args:
         state: the model, its optimizer and masks; changed in place.
-        loader: augmented training batches; its length is an epoch.
+        loader: augmented training images, a batch a step; its length is an epoch.
         timeline: what happens when.
-        training: gradient clipping and label smoothing.
+        training: loss, mixing, batches at once, gradient clipping, averaging, seed.
         teacher: the dense model, where the recipe distils.
         watch: called after each step.
         record: called once an epoch, and once a pruning, with a line for metrics.jsonl.
@@ -82,40 +70,56 @@ def train(
     Raises:
         TrainingError: the loss is not finite; the step is not applied.
     """
-    masks.MaskedOptimizer(state.model, state.optimizer, state.masks)
+    masked = masks.MaskedOptimizer(state.model, state.optimizer, state.masks)
+    average = WeightAverage(state.model, training.ema_decay, state.masks) if training.ema_decay else None
     steps_per_epoch = len(loader)
     num_steps = round(timeline.num_epochs * steps_per_epoch)
+    objective = Objective(state, teacher, training)
+    mix = mixing(training, getattr(state.model, "num_classes", 0))
+    batches = train_batches(loader)
     tally = _Tally()
-    losses = _Losses(state, teacher, training)
-    batches = _endless(loader)
     sparsity = masks.sparsity(state.masks)
     for step in range(num_steps):
         epoch = step / steps_per_epoch
-        if _act(state, timeline, epoch, 1 / steps_per_epoch, record):
+        if _act(state, timeline, epoch, 1 / steps_per_epoch, average, record):
             sparsity = masks.sparsity(state.masks)
         rate = timeline.learning_rate(epoch, 1 / steps_per_epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        images, labels = next(batches)
+        images, targets = next(batches)
+        seed_all(Chance.STEP, training.seed, step)
+        images, targets = mix(images, targets) if mix else (images, targets)
         state.model.train()
-        loss, logits = losses(images, labels)
-        _finite(loss, step, epoch)
         state.optimizer.zero_grad()
-        loss.backward()
+        found = objective.backward(images, targets)
+        _finite(found.loss, step, epoch)
+        masked.mask_gradients()
         if training.clip_gradient_norm is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), training.clip_gradient_norm)
         state.optimizer.step()
-        tally.add(float(loss.detach()), int((logits.argmax(1) == labels).sum()), len(labels))
+        if average is not None:
+            average.update()
+        tally.add(found)
         done = Progress(step + 1, num_steps, (step + 1) / steps_per_epoch, *tally.means(), sparsity, rate)
         watch(done)
         if (step + 1) % steps_per_epoch == 0 or step + 1 == num_steps:
             record(_epoch_line(done, tally))
             tally = _Tally()
-    _act(state, timeline, num_steps / steps_per_epoch, 1 / steps_per_epoch, record)
+    _act(state, timeline, num_steps / steps_per_epoch, 1 / steps_per_epoch, average, record)
+    if average is not None:
+        average.copy_to_model()
+    objective.end()
     state.model.eval()
 
 
-def _act(state: State, timeline: Timeline, epoch: float, step: float, record: Callable[[dict[str, Any]], None]) -> bool:
+def _act(
+    state: State,
+    timeline: Timeline,
+    epoch: float,
+    step: float,
+    average: WeightAverage | None,
+    record: Callable[[dict[str, Any]], None],
+) -> bool:
     """Carry out what is due; whether anything was."""
     due = timeline.due(epoch, step)
     for action in due:
@@ -123,18 +127,15 @@ def _act(state: State, timeline: Timeline, epoch: float, step: float, record: Ca
         carry_out(action, state, epoch)
         for line in state.prunings[count:]:
             record(line)
+        if average is not None and len(state.prunings) > count:
+            average.restart()
     return bool(due)
 
 
-def _endless(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from loader
-
-
-def _finite(loss: Tensor, step: int, epoch: float) -> None:
-    if not math.isfinite(float(loss.detach())):
+def _finite(loss: float, step: int, epoch: float) -> None:
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss is {float(loss.detach())} at epoch {epoch:.2f} (step {step})",
+            f"the loss is {loss} at epoch {epoch:.2f} (step {step})",
             "lower init_lr or learning_rate in the recipe, or check the images and the checkpoint",
         )
 
@@ -152,44 +153,6 @@ def _epoch_line(done: Progress, tally: "_Tally") -> dict[str, Any]:
     }
 
 
-class _Losses:
-    """Cross-entropy with label smoothing, mixed with the teacher's opinion by timm's distillation task."""
-
-    def __init__(self, state: State, teacher: nn.Module | None, training: Training) -> None:
-        self.state = state
-        self.teacher = teacher
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
-        self.bfloat16 = training.precision == "bfloat16"
-        self.task: LogitDistillationTask | None = None
-        self.modifier: DistillationModifier | None = None
-
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            return self._loss(images, labels)
-
-    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        if self.state.distillation is None:
-            logits = self.state.model(images)
-            return self.criterion(logits, labels), logits
-        told = self._task(self.state.distillation)(images, labels)
-        return told["loss"], told["output"]
-
-    def _task(self, modifier: DistillationModifier) -> LogitDistillationTask:
-        if self.task is None or modifier is not self.modifier:
-            assert self.teacher is not None
-            self.task = LogitDistillationTask(
-                self.state.model,
-                self.teacher,
-                criterion=self.criterion,
-                task_loss_weight=1 - modifier.hardness,
-                temperature=modifier.temperature,
-                device=torch.device("cpu"),
-                verbose=False,
-            )
-            self.modifier = modifier
-        return self.task
-
-
 class _Tally:
     """Sums over the steps of an epoch."""
 
@@ -198,10 +161,10 @@ class _Tally:
         self.loss = 0.0
         self.correct = self.images = self.steps = 0
 
-    def add(self, loss: float, correct: int, images: int) -> None:
-        self.loss += loss
-        self.correct += correct
-        self.images += images
+    def add(self, found: StepLoss) -> None:
+        self.loss += found.loss
+        self.correct += found.correct
+        self.images += found.images
         self.steps += 1
 
     def means(self) -> tuple[float, float]:

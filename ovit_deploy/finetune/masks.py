@@ -33,13 +33,18 @@ class MaskedOptimizer:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> None:
         self.model = model
         self.masks = masks
-        optimizer.register_step_pre_hook(lambda *_: self._multiply(gradients=True))
-        optimizer.register_step_post_hook(lambda *_: self._multiply(gradients=False))
+        optimizer.register_step_pre_hook(lambda *_: self.mask_gradients())
+        optimizer.register_step_post_hook(lambda *_: self._mask_weights())
 
     @torch.no_grad()
-    def _multiply(self, *, gradients: bool) -> None:
+    def mask_gradients(self) -> None:
+        """Zero the gradients of pruned weights; before clipping, so that they count for nothing in the norm."""
         for name, mask in self.masks.items():
-            parameter = self.model.get_parameter(name)
-            tensor = parameter.grad if gradients else parameter
-            if tensor is not None:
-                tensor.mul_(mask)
+            gradient = self.model.get_parameter(name).grad
+            if gradient is not None:
+                gradient.mul_(mask)
+
+    @torch.no_grad()
+    def _mask_weights(self) -> None:
+        for name, mask in self.masks.items():
+            self.model.get_parameter(name).mul_(mask)

@@ -3,7 +3,6 @@
 import copy
 import json
 import platform
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 from torch import nn
 
 from ovit_deploy import checkpoint, models
 from ovit_deploy.checkpoint import RUNS, ModelSpec
-from ovit_deploy.data import ImageData, Preprocessing, calibration_batches, eval_loader, train_loader
+from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
 from ovit_deploy.finetune import loop, masks
 from ovit_deploy.finetune.actions import State
+from ovit_deploy.finetune.drop_path import set_drop_path
 from ovit_deploy.finetune.evaluate import Evaluation, evaluate
+from ovit_deploy.finetune.losses import check_distillable
+from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration
 from ovit_deploy.recipe import Recipe, Timeline, timeline
@@ -74,11 +75,14 @@ def run(
     """
     watchers = watchers or Watchers()
     started = time.perf_counter()
-    seed_everything(recipe.training.seed)
+    seed_all(Chance.START, recipe.training.seed)
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
     model = models.build(choice)
     plan = timeline(recipe)
     targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()})
+    teacher = _teacher(model, plan)
+    if recipe.training.augmentation.drop_path:
+        set_drop_path(model, recipe.training.augmentation.drop_path)
     preprocessing = Preprocessing.of(model)
     loader = train_loader(data.train, preprocessing, recipe.training)
     test = eval_loader(data.test, preprocessing)
@@ -88,7 +92,7 @@ def run(
         dense = evaluate(model, test) if choice.weights or choice.pretrained else None
         state = State(
             model=model,
-            optimizer=loop.optimizer_for(model, recipe.training),
+            optimizer=optimizer_for(model, recipe.training),
             targets=targets,
             calibration=lambda n: _calibration(data, preprocessing, n, recipe.training.seed),
             memory_budget=memory_budget,
@@ -100,7 +104,7 @@ def run(
                 loader,
                 plan,
                 recipe.training,
-                teacher=_teacher(model, plan),
+                teacher=teacher,
                 watch=watchers.step,
                 record=lambda line: print(json.dumps(line), file=metrics),
             )
@@ -110,20 +114,16 @@ def run(
     return Finished(runs / name, facts)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed torch, numpy and Python, which timm's augmentations draw from."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - what timm draws from
-    random.seed(seed)
-
-
 def _calibration(data: ImageData, preprocessing: Preprocessing, num_images: int, seed: int) -> Calibration:
     return Calibration(calibration_batches(data.train, preprocessing, num_images, seed=seed), num_images)
 
 
 def _teacher(model: nn.Module, plan: Timeline) -> nn.Module | None:
     """The model as it is now, frozen, if the recipe ever distils."""
-    if not any(isinstance(item.action, Distill) for item in plan.dated):
+    kinds = [item.action.modifier for item in plan.dated if isinstance(item.action, Distill) and item.action.modifier]
+    for kind in kinds:
+        check_distillable(model, kind)
+    if not kinds:
         return None
     return copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -142,6 +142,7 @@ def _facts(
         "data_source": data.source,
         "classes": data.classes,
         "seed": recipe.training.seed,
+        "saved": "last weights" if recipe.training.ema_decay is None else "average of the weights",
         "dense": _evaluation(dense),
         "final": _evaluation(final),
         "sparsity": {

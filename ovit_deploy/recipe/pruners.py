@@ -53,6 +53,7 @@ class PruningModifier(Modifier):
     inter_func: Interpolation = "cubic"
     mask_type: MaskType = "unstructured"
     leave_enabled: bool = True
+    heal_samples: int = Field(0, ge=0, description="images to refit each pruned layer's outputs on; 0 refits nothing")
 
     @property
     def num_images(self) -> int:

@@ -58,7 +58,7 @@ class Training(Declaration):
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     ema_decay: float | None = Field(None, gt=0, lt=1, description="save an average of the weights instead of the last")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products while training (autocast)")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of products while training (autocast)")
     augmentation: NamedAugmentation = Augmentation()
     seed: int = Field(0, ge=0)
 
