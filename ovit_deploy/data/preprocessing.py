@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import timm.data
 import torch
 from PIL import Image
+from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import nn
 from torchvision import transforms
@@ -54,6 +56,10 @@ class Preprocessing:
             re_prob=augmentation.erasing,
             re_mode=augmentation.erasing_mode,
         )
+        assert isinstance(transform, transforms.Compose)
+        for step in transform.transforms:
+            if isinstance(step, RandAugment):
+                _keep_a_bit(step)
         return transforms.Compose([_mode(self.input_size[0]), transform])
 
     def _arguments(self) -> dict[str, Any]:
@@ -69,12 +75,24 @@ class Preprocessing:
                 transforms.Resize(size),
                 transforms.RandomCrop(size, padding=augmentation.crop_padding),
                 transforms.RandomHorizontalFlip(augmentation.horizontal_flip),
-                *([timm.data.rand_augment_transform(policy, {"img_mean": colour})] if policy else []),
+                *([_keep_a_bit(rand_augment_transform(policy, {"img_mean": colour}))] if policy else []),
                 transforms.ToTensor(),
                 transforms.Normalize(self.mean, self.std),
                 RandomErasing(augmentation.erasing, mode=augmentation.erasing_mode, device="cpu"),
             ]
         )
+
+
+def _keep_a_bit(policy: RandAugment) -> RandAugment:
+    """Let ``policy`` posterize to one bit at least: timm asks for 0 at an end, which Pillow 13 refuses."""
+    for op in policy.ops:
+        if op.name.startswith("Posterize"):
+            op.level_fn = partial(_at_least_one, op.level_fn)
+    return policy
+
+
+def _at_least_one(bits: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:
+    return (max(1, *bits(level, settings)),)
 
 
 def _mode(channels: int) -> Callable[[Image.Image], Image.Image]:

@@ -23,7 +23,7 @@ def optimizer_for(model: nn.Module, training: Training) -> torch.optim.Optimizer
     """
     settings: dict[str, Any] = {} if training.betas is None else {"betas": training.betas}
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             model,
             opt=training.optimizer,
             lr=training.learning_rate,
@@ -33,6 +33,9 @@ def optimizer_for(model: nn.Module, training: Training) -> torch.optim.Optimizer
         )
     except (ValueError, TypeError) as error:
         raise RecipeError(f"training.optimizer: {error}", "for example adamw, sgd, lamb") from error
+    if training.betas is not None and "betas" not in optimizer.defaults:  # timm leaves them out without a word
+        raise RecipeError(f"training.betas: {training.optimizer} has none", "remove the key, or use adamw")
+    return optimizer
 
 
 def _groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:

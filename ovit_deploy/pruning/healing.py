@@ -7,8 +7,8 @@ lowers
 
 over the kept weights of V. It is least squares in each output row on its own support: H_SS v_S = (H w)_S. All rows go
 through conjugate gradients together (Hestenes and Stiefel, 1952), preconditioned by the diagonal of H and begun at the
-pruner's own weights, so E never rises, no H_SS is factored, and a few dozen products with H are the whole cost:
-2 * iterations * O * I^2 flop for a layer of O outputs and I inputs.
+pruner's own weights, so E (with H a little damped) never rises, no H_SS is factored, and a few dozen products with H
+are the whole cost: 2 * iterations * O * I^2 flop for a layer of O outputs and I inputs.
 
 Layers are refitted independently, from one pass over the images through the pruned model.
 

@@ -1,9 +1,15 @@
+from collections import Counter
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset
 
-from ovit_deploy.data import Preprocessing, calibration_batches, load_data, sample_images, train_loader
+from ovit_deploy.data import Preprocessing, calibration_batches, load_data, sample_images, train_batches, train_loader
+from ovit_deploy.data.order import EpochOrder
 from ovit_deploy.errors import DataError
+from ovit_deploy.recipe.augmentation import PRESETS
 from ovit_deploy.recipe.schema import Augmentation, Training
 
 SMALL = Preprocessing((1, 28, 28), (0.286,), (0.353,))
@@ -36,10 +42,63 @@ def test_more_calibration_images_than_there_are_is_an_error(data) -> None:
 
 def test_training_order_follows_the_seed_and_changes_each_epoch(data) -> None:
     training = Training(batch_size=100, seed=5)
-    first, again = (iter(train_loader(data.train, SMALL, training)) for _ in range(2))
+    first, again = (train_batches(train_loader(data.train, SMALL, training)) for _ in range(2))
     assert torch.equal(next(first)[1], next(again)[1])
-    loader = train_loader(data.train, SMALL, training)
-    assert not torch.equal(next(iter(loader))[1], next(iter(loader))[1])
+    second_epoch = train_batches(train_loader(data.train, SMALL, training), first_step=100)
+    assert not torch.equal(next(train_batches(train_loader(data.train, SMALL, training)))[1], next(second_epoch)[1])
+
+
+def test_every_image_is_drawn_once_an_epoch() -> None:
+    order = EpochOrder(10, seed=1)
+    order.set_epoch(3)
+    assert sorted(draw.index for draw in order) == list(range(10))
+    assert [draw.position for draw in order] == list(range(10))
+
+
+def test_repeated_augmentation_draws_a_third_of_the_images_three_times() -> None:
+    order = EpochOrder(9, seed=1, repeats=3)
+    assert sorted(Counter(draw.index for draw in order).values()) == [3, 3, 3]
+    assert len(order) == 9
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 9])
+def test_the_step_alone_says_what_comes(data, step) -> None:
+    """Whatever was drawn before, by whom, and with a generator in which state."""
+    few = Subset(data.train, range(40))
+    policy = Augmentation(rand_augment="rand-m9-mstd0.5-inc1", erasing=0.5, erasing_mode="pixel")
+    training = Training(batch_size=10, seed=2, augmentation=policy)
+    whole = list(islice(train_batches(train_loader(few, SMALL, training)), step + 2))
+    torch.manual_seed(99)
+    later = list(islice(train_batches(train_loader(few, SMALL, training), first_step=step), 2))
+    for (images, labels), (same_images, same_labels) in zip(whole[step:], later, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+
+
+def test_an_image_is_augmented_differently_each_epoch(data) -> None:
+    few = Subset(data.train, [0])
+    training = Training(batch_size=1, augmentation=Augmentation(crop_padding=4))
+    (first, _), (second, _) = islice(train_batches(train_loader(few, SMALL, training)), 2)
+    assert not torch.equal(first, second)
+
+
+def test_accumulated_batches_are_fed_together(data) -> None:
+    training = Training(batch_size=10, accumulation_steps=3)
+    loader = train_loader(Subset(data.train, range(70)), SMALL, training)
+    assert len(loader) == 2
+    assert [len(labels) for _, labels in loader] == [30, 30]
+
+
+def test_rand_augment_acts_beside_a_padded_crop(data) -> None:
+    plain, policy = (
+        Augmentation(crop_padding=0, horizontal_flip=0, rand_augment=policy) for policy in (None, "rand-m9-n2-p1.0")
+    )
+    few = Subset(data.train, range(20))
+    images, augmented = (
+        next(train_batches(train_loader(few, SMALL, Training(batch_size=20, augmentation=one))))[0]
+        for one in (plain, policy)
+    )
+    assert not torch.equal(images, augmented)
 
 
 def test_a_batch_larger_than_the_data_is_an_error(data) -> None:
@@ -47,9 +106,17 @@ def test_a_batch_larger_than_the_data_is_an_error(data) -> None:
         train_loader(data.train, SMALL, Training(batch_size=20_000))
 
 
+@pytest.mark.parametrize("crop", [{}, {"crop_padding": 2}])
+@pytest.mark.parametrize("policy", ["rand-m10-n2-p1.0-inc1", "rand-m0-n2-p1.0"])
+def test_posterizing_at_either_end_keeps_a_bit(data, policy, crop) -> None:
+    training = Training(batch_size=200, augmentation=Augmentation(rand_augment=policy, **crop))
+    images, _ = next(train_batches(train_loader(data.train, SMALL, training)))
+    assert images.isfinite().all()
+
+
 @pytest.mark.parametrize(
     "augmentation",
-    [Augmentation(crop_padding=2), Augmentation(rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25)],
+    [Augmentation(crop_padding=2, rand_augment="rand-m5-n2"), *(Augmentation(preset=name) for name in PRESETS)],
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_augmented_images_have_the_models_shape(data, augmentation, channels) -> None:
