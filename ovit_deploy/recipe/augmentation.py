@@ -1,19 +1,9 @@
 """What happens to training images: fields, and presets under the names that CAP's and AugReg's settings have.
 
 The presets are the files ``research/configs/<name>.yaml`` of CAP's code (github.com/IST-DASLab/CAP at faf298b), which
-the paper (arXiv 2210.09223, appendix; 2306.07098) trains with. Each is an older setting under its own name:
+the paper (arXiv 2210.09223, appendix) trains with. `SOURCES` tells whose settings they were before.
 
-===========  ==============================================================================================
-``light1``   AugReg's (arXiv 2106.10270, section 3.3): RandAugment of magnitude 0, nothing mixed
-``light2``   AugReg's: magnitude 10, mixup 0.2; CAP mixes by mixup or cutmix, each 0.2
-``medium1``  AugReg's: magnitude 15, mixup 0.2; CAP as above. timm's RandAugment ends at magnitude 10
-``medium2``  AugReg's: magnitude 15, mixup 0.5; CAP mixes by mixup or cutmix, each 0.5
-``deit``     DeiT's (arXiv 2012.12877, table 9), with drop path 0.1, erasing 0.25 and repeated augmentation
-``deit_light``  CAP's own: DeiT's with magnitude 6, and a fifth of the batches mixed
-===========  ==============================================================================================
-
-Weight decay, clipping and label smoothing belong to ``training``: CAP has 0.03, 1.0 and 0.1 with the AugReg four, 0.05,
-none and 0.1 with ``deit``.
+Weight decay, clipping and label smoothing belong to ``training``; recipes/README.md tells what CAP has there.
 """
 
 from typing import Annotated, Any, Literal
@@ -49,6 +39,16 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "medium2": _augreg(15, 0.5),
     "deit": _DEIT | {"repeats": 3},
     "deit_light": _DEIT | {"rand_augment": "rand-m6-mstd0.5-inc1", "mix_probability": 0.2},
+}
+
+
+SOURCES: dict[Preset, str] = {
+    "light1": "AugReg (arXiv 2106.10270)",
+    "light2": "AugReg; CAP adds cutmix",
+    "medium1": "AugReg; CAP adds cutmix",
+    "medium2": "AugReg; CAP adds cutmix",
+    "deit": "DeiT (arXiv 2012.12877)",
+    "deit_light": "CAP",
 }
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from ovit_deploy.recipe.augmentation import Augmentation
 from ovit_deploy.recipe.dialects import DIALECTS
 from ovit_deploy.recipe.schema import MODIFIERS, ModelSection, Training
 
-_KINDS = (*MODIFIERS.values(), ModelSection, Training)
+_KINDS = (*MODIFIERS.values(), ModelSection, Training, Augmentation)
 
 
 def json_schema() -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_moments_of_pruned_weights_die_out() -> None:
     state, _, _ = trained("clip_gradient_norm: null", epochs=8)
     for name, mask in state.masks.items():
         moment = state.optimizer.state[state.model.get_parameter(name)]["exp_avg"]
-        assert moment[~mask].abs().max() < 1e-3 * moment[mask].abs().max()
+        assert moment[~mask].abs().max() < 1e-2 * moment[mask].abs().max()
 
 
 @pytest.mark.parametrize("mixed", ["", "augmentation: {mixup: 0.8, cutmix: 1.0}"])

@@ -2,6 +2,7 @@ import pytest
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.augmentation import PRESETS, Augmentation
+from ovit_deploy.recipe.json_schema import json_schema
 from ovit_deploy.recipe.load import parse_recipe
 from ovit_deploy.recipe.write import write
 
@@ -52,3 +53,10 @@ def test_what_cannot_be_carried_out_is_refused(said, told) -> None:
 
 def test_odd_batches_that_add_up_to_pairs_are_mixed() -> None:
     assert augmentation("deit", ", batch_size: 3, accumulation_steps: 2").mixes
+
+
+def test_editors_are_told_of_presets_and_fields() -> None:
+    schema = json_schema()
+    asked = schema["$defs"]["Training"]["properties"]["augmentation"]["anyOf"][0]["anyOf"]
+    assert asked == [{"$ref": "#/$defs/Augmentation"}, {"enum": list(PRESETS)}]
+    assert "mixup" in schema["$defs"]["Augmentation"]["properties"]
