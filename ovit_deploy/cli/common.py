@@ -94,7 +94,7 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
         case WeightDecay(value=value):
             return "weight decay", f"{value:g}"
         case Distill(modifier=DistillationModifier() as modifier):
-            return "distillation", f"hardness {modifier.hardness:g}, temperature {modifier.temperature:g}"
+            return "distillation", modifier.summary
         case Distill():
             return "distillation", "ends"
         case Train(modifier=modifier, place=place, ends=ends):

@@ -26,9 +26,15 @@ from ovit_deploy.recipe.schema import Training
 
 
 def mixing(training: Training, num_classes: int) -> Mixup | None:
-    """timm's mixup and cutmix of a batch with itself in reverse order; None where nothing is mixed."""
+    """timm's mixup and cutmix of a batch with itself in reverse order; None where nothing is mixed.
+
+    Raises:
+        RecipeError: labels are to be mixed, but the model does not say of how many classes.
+    """
     if not training.augmentation.mixes:
         return None
+    if num_classes < 1:
+        raise RecipeError("mixup and cutmix: the model has no num_classes", "use a timm model, or mix nothing")
     return Mixup(
         mixup_alpha=training.augmentation.mixup,
         cutmix_alpha=training.augmentation.cutmix,

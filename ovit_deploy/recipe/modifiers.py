@@ -129,6 +129,13 @@ class DistillationModifier(Modifier):
     kind: Literal["logit", "feature", "token"] = "logit"
     token_target: Literal["soft", "hard"] = "soft"
 
+    @property
+    def summary(self) -> str:
+        """What is learned, in a few words."""
+        warm = self.kind == "logit" or (self.kind == "token" and self.token_target == "soft")
+        told = f"{self.kind}, hardness {self.hardness:g}"
+        return f"{told}, temperature {self.temperature:g}" if warm else told
+
 
 class ConstantPruningModifier(Modifier):
     """Keep the zeros that are there at ``start_epoch``."""

@@ -86,9 +86,7 @@ class _Teller:
                 return self.event(epoch, "distillation", "ends")
             case Distill(modifier=modifier):
                 assert modifier is not None
-                return self.event(
-                    epoch, "distillation", f"hardness {modifier.hardness:g}, temperature {modifier.temperature:g}"
-                )
+                return self.event(epoch, "distillation", modifier.summary)
             case Train(modifier=modifier, place=place, ends=ends):
                 verb = "let learn" if modifier.trainable else "freeze"
                 return self.event(epoch, verb, "ends" if ends else "begins", place=place)

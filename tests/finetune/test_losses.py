@@ -67,6 +67,11 @@ def test_the_distillation_token_learns_from_the_teacher_then_both_heads_answer(t
     assert isinstance(state.model.train()(images), torch.Tensor)
 
 
+def test_labels_of_an_unknown_number_of_classes_are_not_mixed() -> None:
+    with pytest.raises(RecipeError, match="no num_classes"):
+        mixing(Training(augmentation=Augmentation(mixup=0.4)), 0)
+
+
 def test_kinds_of_distillation_that_a_model_has_no_place_for_are_refused() -> None:
     with pytest.raises(RecipeError, match="no distillation token"):
         check_distillable(tiny_vit(), DistillationModifier(kind="token"))
