@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ovit_deploy.errors import RecipeError, TrainingError
-from ovit_deploy.finetune import masks
+from ovit_deploy.finetune import dynamic, masks
 from ovit_deploy.finetune.actions import State, carry_out
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.schema import Training
@@ -83,6 +83,7 @@ def train(
         TrainingError: the loss is not finite; the step is not applied.
     """
     masks.MaskedOptimizer(state.model, state.optimizer, state.masks)
+    dynamic.watch_movement(state)
     steps_per_epoch = len(loader)
     num_steps = round(timeline.num_epochs * steps_per_epoch)
     tally = _Tally()

@@ -16,6 +16,8 @@ from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_z
 from ovit_deploy.pruning.patterns import Pattern, parse_pattern
 from ovit_deploy.pruning.shares import uniform_shares
 
+Choose = Callable[[Mapping[str, Tensor], int, Pattern], Mapping[str, Tensor]]
+
 
 @dataclass(frozen=True)
 class GlobalMagnitude:
@@ -76,11 +78,21 @@ def prune_by_magnitude(
     masks: Masks,
     sparsity: float,
     pattern: Pattern,
-    choose: Callable[[Mapping[str, Tensor], int, Pattern], Mapping[str, Tensor]],
+    choose: Choose,
 ) -> Pruned:
-    """Drop the smallest: so many of each group where the pattern says so, else as ``choose`` spreads the removals."""
+    """Drop the smallest magnitudes, as `prune_by_scores` does."""
     weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
     scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
+    return prune_by_scores(weights, scores, zeros, pattern, choose)
+
+
+def prune_by_scores(
+    weights: Mapping[str, Tensor], scores: Mapping[str, Tensor], zeros: int, pattern: Pattern, choose: Choose
+) -> Pruned:
+    """Drop the smallest scores: so many of each group where the pattern says so, else as ``choose`` spreads them.
+
+    Scores are of weights or of groups that go whole; below zero where pruned already, nowhere else.
+    """
     if pattern.limited:
         return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
     return pruned_to(weights, choose(scores, zeros // pattern.unit, pattern))

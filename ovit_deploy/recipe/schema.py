@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ovit_deploy.recipe.declaration import Declaration, Modifier
+from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
@@ -88,6 +89,9 @@ MODIFIERS: dict[str, type[Modifier]] = {
         SparseGPTPruningModifier,
         OBCPruningModifier,
         WandaPruningModifier,
+        MovementPruningModifier,
+        ACDCPruningModifier,
+        RigLPruningModifier,
     )
 }
 
