@@ -9,14 +9,14 @@ from ovit_deploy.pruning import (
     GlobalMagnitude,
     GradientWeight,
     Method,
+    Movement,
     OViT,
     SparseGPT,
+    SparseStart,
     UniformMagnitude,
     Wanda,
     WoodFisher,
 )
-from ovit_deploy.pruning.movement import Movement
-from ovit_deploy.pruning.rigl import SparseStart
 from ovit_deploy.recipe import dynamic, mask_types, pruners
 from ovit_deploy.recipe.sparsifier import Sparsifier
 
