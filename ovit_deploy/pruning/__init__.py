@@ -38,7 +38,7 @@ A method = curvature x saliency x update x allocation:
     SparseGPT          inputs                OBS, in runs   column sweep  uniform
     OBC                inputs                greedy OBS     compensate    uniform, marginal over the rows of a layer
 
-Movement's t are steps of training, and SparseStart is where RigL begins (rigl.py); the others look at images once.
+Movement's t are steps of training; SparseStart is where RigL begins (rigl.py).
 OViT can swap weights in a block after allocation (refine.py). OViT, the magnitudes and movement also prune to patterns
 (patterns.py), FastOViT, SparseGPT and Wanda to N:M; the others only unstructured. What the methods with a Fisher
 differ in is scheme.py, what they share second_order.py and streaming.py; the layer-wise ones share layerwise.py.
