@@ -10,6 +10,8 @@ scratch, so it is 200 MB at B = 256 in float32 however many blocks there are.
 Shape suffixes: K Fisher blocks, B weights in a block, P those padded to a power of two, T turns, C rows of V in a load.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,10 +48,11 @@ def eliminate(
     rank_KB = torch.zeros(num_blocks, size, dtype=torch.int32, device=device)
     marginal_KB, weights_KB = (torch.zeros(num_blocks, size, dtype=dtype, device=device) for _ in range(2))
     scratch_KTP = torch.empty(min(num_blocks, PROGRAMS), size, padded, dtype=dtype, device=device)
+    launch: Any = eliminate_block  # its constants are plain numbers here, and tl.constexpr only inside
     for start in range(0, num_blocks, PROGRAMS):
         part = slice(start, start + PROGRAMS)
         tensors = [tensor[part] for tensor in (*inputs, rank_KB, marginal_KB, weights_KB)]
-        eliminate_block[(len(tensors[0]),)](
+        launch[(len(tensors[0]),)](
             *tensors,
             scratch_KTP,
             CANCELLED * torch.finfo(dtype).eps,
@@ -110,7 +113,7 @@ def eliminate_block(
         pivot = tl.sum(tl.where(chosen_P, diag_P, 0.0), axis=0)
         floor = tl.sum(tl.where(chosen_P, floor_P, 0.0), axis=0)
         u = tl.sum(tl.where(chosen_P, u_P, 0.0), axis=0)
-        scale = tl.where(pivot > floor, 1 / tl.sqrt(tl.maximum(pivot, floor)), 0.0)
+        scale = tl.where(pivot > floor, 1 / tl.sqrt(tl.maximum(pivot, floor)), 0.0)  # type: ignore[operator]
         factor_P = tl.where(left_P, row_P * scale, 0.0)
         u_P -= factor_P * (u * scale)
         diag_P = tl.maximum(diag_P - factor_P * factor_P, floor_P)
