@@ -15,7 +15,7 @@ from ovit_deploy.recipe import Recipe, load_recipe, timeline
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.rates import describe
 from ovit_deploy.recipe.targets import prunable, resolve
-from ovit_deploy.recipe.timeline import Dated, Distill, HoldZeros, Prune, Train, WeightDecay
+from ovit_deploy.recipe.timeline import Dated, Densify, Distill, HoldZeros, Prune, Regrow, Score, Train, WeightDecay
 
 if TYPE_CHECKING:
     from ovit_deploy.finetune.run import Finished, Watchers
@@ -89,6 +89,12 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
         case Prune(modifier=modifier, sparsity=sparsity, place=place):
             kind = type(modifier).__name__.removesuffix("Modifier")
             return "prune", f"{kind} to {sparsity:.2%} of {len(targets[place])} tensors"
+        case Score(place=place):
+            return "score", f"how training moves {len(targets[place])} tensors"
+        case Densify(place=place):
+            return "densify", f"{len(targets[place])} tensors may grow dense"
+        case Regrow(place=place, fraction=fraction):
+            return "regrow", f"{fraction:.2%} of the kept weights of {len(targets[place])} tensors change place"
         case HoldZeros(place=place):
             return "hold zeros", f"of {len(targets[place])} tensors"
         case WeightDecay(value=value):

@@ -5,7 +5,7 @@ from pathlib import Path
 from ovit_deploy import models
 from ovit_deploy.cli import common, render
 from ovit_deploy.errors import RecipeError
-from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.sparsifier import Sparsifier
 
 
 def prune(
@@ -41,7 +41,7 @@ def prune(
     """
     budget = common.parse_bytes(memory_budget)
     read = common.read_recipe(recipe, recipe_arg)
-    if not any(isinstance(modifier, PruningModifier) for modifier in read.modifiers):
+    if not any(isinstance(modifier, Sparsifier) for modifier in read.modifiers):
         raise RecipeError(f"{read.source}: prunes nothing", "add a pruning modifier, or use ovit-deploy train")
     choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained, section=read.model)
     if dry_run:

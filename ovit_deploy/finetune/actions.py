@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ovit_deploy.errors import PruningError
+from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
@@ -16,7 +17,16 @@ from ovit_deploy.pruning import Calibration, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.recipe.modifiers import DistillationModifier
-from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
+from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.timeline import Action, Densify, Distill, HoldZeros, Prune, Regrow, Score, Train, WeightDecay
+
+
+class Calibrate(Protocol):
+    """Gives so many training images, the same for the same ``draw``."""
+
+    def __call__(self, num_images: int, draw: int = 0, /) -> Calibration:
+        """The images."""
+        ...
 
 
 @dataclass
@@ -26,13 +36,15 @@ class State:
     model: nn.Module
     optimizer: Optimizer
     targets: dict[str, list[str]]  # parameter names by the place of their modifier
-    calibration: Callable[[int], Calibration]
+    calibration: Calibrate
     memory_budget: int | None
     report: Callable[[str], None]
     masks: masking.Masks = field(default_factory=dict)
     distillation: DistillationModifier | None = None
     first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
     trainable: dict[str, dict[str, bool]] = field(default_factory=dict)  # by place, as it was before a modifier
+    scores: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by place: of movement, as it adds up
+    before: dict[str, masking.Masks] = field(default_factory=dict)  # by place: masks when dense phases began
     prunings: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -41,6 +53,12 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
     match action:
         case Prune():
             _prune(action, state, epoch)
+        case Score():
+            dynamic.start_scores(action, state)
+        case Densify():
+            dynamic.densify(action, state, epoch)
+        case Regrow():
+            state.prunings.append(dynamic.regrow(action, state, epoch))
         case HoldZeros():
             held = masking.of_zeros(state.model, state.targets[action.place])
             state.masks.update({name: mask & state.masks.get(name, mask) for name, mask in held.items()})
@@ -66,7 +84,7 @@ def _train(action: Train, state: State) -> None:
 def _asked(action: Prune, state: State) -> float:
     """The sparsity to prune to; from the targets' own zeros where the recipe says ``__FROM_PARAM__``."""
     modifier = action.modifier
-    if not modifier.starts_from_own:
+    if not isinstance(modifier, PruningModifier) or not modifier.starts_from_own:
         return action.sparsity
     own = masking.of_zeros(state.model, state.targets[action.place])
     first = state.first_sparsity.setdefault(action.place, masking.sparsity(own))
@@ -85,7 +103,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     loss_before = _calibration_loss(state.model, calibration)
-    pruned = method_of(modifier, state.memory_budget).prune(
+    pruned = method_of(modifier, state.memory_budget, scores=state.scores.get(action.place)).prune(
         state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
     )
     before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}

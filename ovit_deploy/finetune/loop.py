@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from ovit_deploy.data import Chance, seed_all, train_batches
 from ovit_deploy.errors import TrainingError
-from ovit_deploy.finetune import masks
+from ovit_deploy.finetune import dynamic, masks
 from ovit_deploy.finetune.actions import State, carry_out
 from ovit_deploy.finetune.ema import WeightAverage
 from ovit_deploy.finetune.losses import Objective, StepLoss, mixing
@@ -72,6 +72,7 @@ def train(
     """
     masked = masks.MaskedOptimizer(state.model, state.optimizer, state.masks)
     average = WeightAverage(state.model, training.ema_decay, state.masks) if training.ema_decay else None
+    dynamic.watch_movement(state)
     steps_per_epoch = len(loader)
     num_steps = round(timeline.num_epochs * steps_per_epoch)
     objective = Objective(state, teacher, training)

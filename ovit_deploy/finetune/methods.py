@@ -1,5 +1,7 @@
 """Which pruning method a modifier stands for, with its settings."""
 
+from torch import Tensor
+
 from ovit_deploy.pruning import (
     MFAC,
     OBC,
@@ -7,25 +9,31 @@ from ovit_deploy.pruning import (
     GlobalMagnitude,
     GradientWeight,
     Method,
+    Movement,
     OViT,
     SparseGPT,
+    SparseStart,
     UniformMagnitude,
     Wanda,
     WoodFisher,
 )
-from ovit_deploy.recipe import mask_types, pruners
-from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe import dynamic, mask_types, pruners
+from ovit_deploy.recipe.sparsifier import Sparsifier
 
 
-def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
-    """The pruning method that a modifier stands for; ``memory_budget`` in bytes."""
-    method = _fisher_method(modifier, memory_budget) or _layerwise_method(modifier, memory_budget)
+def method_of(modifier: Sparsifier, memory_budget: int | None, *, scores: dict[str, Tensor] | None = None) -> Method:
+    """The pruning method that a modifier stands for; ``memory_budget`` in bytes, ``scores`` for movement pruning."""
+    method = (
+        _dynamic_method(modifier, scores)
+        or _fisher_method(modifier, memory_budget)
+        or _layerwise_method(modifier, memory_budget)
+    )
     if method is None:
         raise AssertionError(f"no method for {type(modifier).__name__}")
     return method
 
 
-def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Method | None:
+def _fisher_method(modifier: Sparsifier, memory_budget: int | None) -> Method | None:
     match modifier:
         case pruners.OViTPruningModifier():
             return OViT(
@@ -51,7 +59,7 @@ def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Meth
     return None
 
 
-def _layerwise_method(modifier: PruningModifier, memory_budget: int | None) -> Method | None:
+def _layerwise_method(modifier: Sparsifier, memory_budget: int | None) -> Method | None:
     match modifier:
         case pruners.SparseGPTPruningModifier():
             return SparseGPT(
@@ -71,13 +79,25 @@ def _layerwise_method(modifier: PruningModifier, memory_budget: int | None) -> M
     return None
 
 
-def _pattern(modifier: PruningModifier) -> str:
+def _dynamic_method(modifier: Sparsifier, scores: dict[str, Tensor] | None) -> Method | None:
+    match modifier:
+        case dynamic.MovementPruningModifier():
+            assert scores is not None, "no step has been scored"
+            return Movement(scores, modifier.global_sparsity, _pattern(modifier))
+        case dynamic.ACDCPruningModifier():
+            return (GlobalMagnitude if modifier.global_sparsity else UniformMagnitude)(_pattern(modifier))
+        case dynamic.RigLPruningModifier():
+            return SparseStart(modifier.sparsity_strategy)
+    return None
+
+
+def _pattern(modifier: Sparsifier) -> str:
     """The mask type as `ovit_deploy.pruning.patterns` spells it."""
     mask = mask_types.parse(modifier.mask_type)
     return f"block{mask.columns}" if mask.kind == "1xG" else modifier.mask_type
 
 
-def _kept_of_group(modifier: PruningModifier) -> tuple[int, int] | None:
+def _kept_of_group(modifier: Sparsifier) -> tuple[int, int] | None:
     """N and M of an N:M mask type; nothing for unstructured."""
     mask = mask_types.parse(modifier.mask_type)
     return (mask.kept, mask.group) if mask.kept is not None and mask.group is not None else None

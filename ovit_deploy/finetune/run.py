@@ -94,7 +94,7 @@ def run(
             model=model,
             optimizer=optimizer_for(model, recipe.training),
             targets=targets,
-            calibration=lambda n: _calibration(data, preprocessing, n, recipe.training.seed),
+            calibration=lambda n, draw=0: _calibration(data, preprocessing, n, recipe.training.seed + draw),
             memory_budget=memory_budget,
             report=watchers.report,
         )

@@ -32,11 +32,14 @@ A method = curvature x saliency x update x allocation:
     GradientWeight     none                  sum_i |g_i w|  none          global
     GlobalMagnitude    none                  |w|            none          global
     UniformMagnitude   none                  |w|            none          uniform
+    Movement           none                  -sum_t g_t w   none          uniform | global
+    SparseStart        none                  |w|            none          Erdos-Renyi(-kernel) | uniform
     Wanda              inputs, diagonal      |w| |x|        none          uniform in every row
     SparseGPT          inputs                OBS, in runs   column sweep  uniform
     OBC                inputs                greedy OBS     compensate    uniform, marginal over the rows of a layer
 
-OViT can swap weights in a block after allocation (refine.py). OViT and the magnitudes also prune to patterns
+Movement's t are steps of training; SparseStart is where RigL begins (rigl.py).
+OViT can swap weights in a block after allocation (refine.py). OViT, the magnitudes and movement also prune to patterns
 (patterns.py), FastOViT, SparseGPT and Wanda to N:M; the others only unstructured. What the methods with a Fisher
 differ in is scheme.py, what they share second_order.py and streaming.py; the layer-wise ones share layerwise.py.
 
@@ -49,8 +52,10 @@ from ovit_deploy.pruning.gradient_weight import GradientWeight
 from ovit_deploy.pruning.magnitude import GlobalMagnitude, UniformMagnitude
 from ovit_deploy.pruning.method import Calibration, Masks, Method, Pruned, Report, apply
 from ovit_deploy.pruning.mfac import MFAC
+from ovit_deploy.pruning.movement import Movement
 from ovit_deploy.pruning.obc import OBC
 from ovit_deploy.pruning.ovit import OViT
+from ovit_deploy.pruning.rigl import SparseStart
 from ovit_deploy.pruning.sparsegpt import SparseGPT
 from ovit_deploy.pruning.wanda import Wanda
 from ovit_deploy.pruning.woodfisher import WoodFisher
@@ -64,10 +69,12 @@ __all__ = [
     "GradientWeight",
     "Masks",
     "Method",
+    "Movement",
     "OViT",
     "Pruned",
     "Report",
     "SparseGPT",
+    "SparseStart",
     "UniformMagnitude",
     "Wanda",
     "WoodFisher",

@@ -5,7 +5,7 @@ number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that sta
 (patterns.py) the N largest of each M stay, or whole groups go, the smallest norm first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros
 from ovit_deploy.pruning.patterns import Pattern, parse_pattern
+from ovit_deploy.pruning.shares import uniform_shares
+
+Choose = Callable[[Mapping[str, Tensor], int, Pattern], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,21 @@ def prune_by_magnitude(
     masks: Masks,
     sparsity: float,
     pattern: Pattern,
-    choose: Callable[[Mapping[str, Tensor], int, Pattern], Mapping[str, Tensor]],
+    choose: Choose,
 ) -> Pruned:
-    """Drop the smallest: so many of each group where the pattern says so, else as ``choose`` spreads the removals."""
+    """Drop the smallest magnitudes, as `prune_by_scores` does."""
     weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
     scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
+    return prune_by_scores(weights, scores, zeros, pattern, choose)
+
+
+def prune_by_scores(
+    weights: Mapping[str, Tensor], scores: Mapping[str, Tensor], zeros: int, pattern: Pattern, choose: Choose
+) -> Pruned:
+    """Drop the smallest scores: so many of each group where the pattern says so, else as ``choose`` spreads them.
+
+    Scores are of weights or of groups that go whole; below zero where pruned already, nowhere else.
+    """
     if pattern.limited:
         return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
     return pruned_to(weights, choose(scores, zeros // pattern.unit, pattern))
@@ -148,23 +161,6 @@ def without_smallest(score: Tensor, num_removed: int) -> Tensor:
     kept = torch.ones(score.numel(), dtype=torch.bool, device=score.device)
     kept[score.flatten().argsort(stable=True)[:num_removed]] = False
     return kept.view_as(score)
-
-
-def uniform_shares(sizes: Mapping[str, int], total_zeros: int) -> dict[str, int]:
-    """Zeros of each target at one common sparsity, exact in total."""
-    return dict(zip(sizes, in_proportion(list(sizes.values()), total_zeros), strict=True))
-
-
-def in_proportion(sizes: Sequence[int], num: int) -> list[int]:
-    """``num`` dealt out by ``sizes``: rounded down, then by the largest remainder. No share exceeds its size."""
-    total = sum(sizes)
-    assert 0 <= num <= total
-    shares = [num * size // total if total else 0 for size in sizes]
-    missing = num - sum(shares)
-    by_remainder = sorted(range(len(sizes)), key=lambda at: -(num * sizes[at] % total) if total else 0)
-    for at in by_remainder[:missing]:
-        shares[at] += 1
-    return shares
 
 
 def pruned_to(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Pruned:

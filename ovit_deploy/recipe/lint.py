@@ -11,9 +11,10 @@ from typing import Literal
 from ovit_deploy.recipe.alternatives import dead_alternatives
 from ovit_deploy.recipe.load import read_recipe
 from ovit_deploy.recipe.modifiers import LearningRateFunctionModifier, TrainableParamsModifier
-from ovit_deploy.recipe.pruners import OViTPruningModifier, PruningModifier
+from ovit_deploy.recipe.pruners import OViTPruningModifier
 from ovit_deploy.recipe.rates import RATES
 from ovit_deploy.recipe.schema import Recipe
+from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.recipe.targets import SelectorError, Shapes, match, targeting
 from ovit_deploy.recipe.timeline import HoldZeros, Prune, Timeline, timeline
 
@@ -155,7 +156,7 @@ _CHECKS: tuple[Callable[[Recipe, Timeline], Iterator[Finding]], ...] = (
 
 def _too_frequent(recipe: Recipe, steps_per_epoch: int) -> Iterator[Finding]:
     for modifier, place in zip(recipe.modifiers, recipe.places, strict=True):
-        if isinstance(modifier, PruningModifier) and modifier.update_frequency * steps_per_epoch < 1 - _ROUNDING:
+        if isinstance(modifier, Sparsifier) and modifier.update_frequency * steps_per_epoch < 1 - _ROUNDING:
             message = f"update_frequency {modifier.update_frequency:g} is less than one of {steps_per_epoch} steps"
             yield Finding(place, "warning", "too-frequent", f"{message}: several prunings fall on one step")
 
@@ -170,7 +171,7 @@ def _on_a_model(recipe: Recipe, plan: Timeline, shapes: Shapes) -> Iterator[Find
         except SelectorError as error:
             yield Finding(place, "error", "no-match", f"{type(modifier).__name__}.params: {error}")
             continue
-        if isinstance(modifier, PruningModifier):
+        if isinstance(modifier, Sparsifier):
             yield from _unusual(chosen[place], place, shapes)
             yield from _uneven(modifier, chosen[place], place, shapes)
     yield from _twice_at_once(plan, chosen)
@@ -204,7 +205,7 @@ def _unusual(names: list[str], place: str, shapes: Shapes) -> Iterator[Finding]:
             yield Finding(place, "warning", code, message + more)
 
 
-def _uneven(modifier: PruningModifier, names: list[str], place: str, shapes: Shapes) -> Iterator[Finding]:
+def _uneven(modifier: Sparsifier, names: list[str], place: str, shapes: Shapes) -> Iterator[Finding]:
     if not isinstance(modifier, OViTPruningModifier):
         return
     uneven = [name for name in names if math.prod(shapes[name]) % modifier.fisher_block_size]

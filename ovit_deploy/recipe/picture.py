@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from ovit_deploy.recipe.timeline import Prune, Timeline
+from ovit_deploy.recipe.timeline import Densify, Prune, Timeline
 
 _WIDTH, _HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM, _GAP = 64, 16, 34, 40, 34
@@ -38,12 +38,13 @@ def svg(plan: Timeline, title: str, *, steps_per_epoch: int = 100) -> str:
 
 
 def _sparsities(plan: Timeline, end: float) -> Points:
-    """Stairs: what the last pruning asked for."""
+    """Stairs: what the last pruning asked for, none after its targets were let grow dense."""
     now, points = 0.0, [(0.0, 0.0)]
     for item in plan.dated:
-        if isinstance(item.action, Prune):
-            points += [(item.epoch, now), (item.epoch, item.action.sparsity)]
-            now = item.action.sparsity
+        if isinstance(item.action, Prune | Densify):
+            then = item.action.sparsity if isinstance(item.action, Prune) else 0.0
+            points += [(item.epoch, now), (item.epoch, then)]
+            now = then
     return [*points, (end, now)]
 
 

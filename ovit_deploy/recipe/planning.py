@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from ovit_deploy.recipe.rates import RATES, describe
 from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.targets import Shapes
-from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Timeline, Train, WeightDecay, timeline
+from ovit_deploy.recipe.timeline import (
+    Action,
+    Densify,
+    Distill,
+    HoldZeros,
+    Prune,
+    Regrow,
+    Score,
+    Timeline,
+    Train,
+    WeightDecay,
+    timeline,
+)
 
 _INSTANT = 1e-9
 Targets = Mapping[str, list[str]]
@@ -78,6 +90,13 @@ class _Teller:
                 return self.event(
                     epoch, "prune", f"{modifier.short_name} to {sparsity:.2%}{own}", place=place, sparsity=sparsity
                 )
+            case Score(place=place):
+                return self.event(epoch, "score", "how training moves the weights", place=place)
+            case Densify(modifier=modifier, place=place):
+                return self.event(epoch, "densify", modifier.short_name, place=place, sparsity=0.0)
+            case Regrow(modifier=modifier, fraction=fraction, place=place):
+                what = f"{modifier.short_name} exchanges {fraction:.2%} of the kept weights"
+                return self.event(epoch, "regrow", what, place=place, sparsity=modifier.final_sparsity)
             case HoldZeros(place=place):
                 return self.event(epoch, "hold zeros", "that are there", place=place)
             case WeightDecay(value=value):

@@ -3,26 +3,19 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     PlainSerializer,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
-    field_validator,
     model_validator,
 )
 
 from ovit_deploy.recipe import mask_types
-from ovit_deploy.recipe.declaration import Modifier, Selectors
 from ovit_deploy.recipe.dialects import FROM_PARAM
 from ovit_deploy.recipe.mask_types import MaskKind
 from ovit_deploy.recipe.schedule import Interpolation
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-MaskType = Annotated[str, BeforeValidator(mask_types.canonical)]
-_MAX_UPDATES = 100_000
-_NEAR = 1e-3
+from ovit_deploy.recipe.sparsifier import Fraction, Sparsifier
 
 
 def _fraction_or_own(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -39,26 +32,12 @@ StartFraction = Annotated[
 ]
 
 
-class PruningModifier(Modifier):
+class PruningModifier(Sparsifier):
     """A gradual pruner: from ``init_sparsity`` to ``final_sparsity``, every ``update_frequency`` epochs."""
 
-    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured",)
-
-    params: Selectors
     init_sparsity: StartFraction
     final_sparsity: Fraction
-    start_epoch: float = Field(ge=0)
-    end_epoch: float = Field(ge=0)
-    update_frequency: float
     inter_func: Interpolation = "cubic"
-    mask_type: MaskType = "unstructured"
-    leave_enabled: bool = True
-    heal_samples: int = Field(0, ge=0, description="images to refit each pruned layer's outputs on; 0 refits nothing")
-
-    @property
-    def num_images(self) -> int:
-        """Calibration images that the method looks at; 0 if it looks at weights only."""
-        return 0
 
     @property
     def starts_from_own(self) -> bool:
@@ -70,46 +49,16 @@ class PruningModifier(Modifier):
         """Where pruning starts, as far as the recipe knows: ``__FROM_PARAM__`` counts as dense."""
         return 0.0 if self.starts_from_own else self.init_sparsity
 
+    @property
+    def sparsities(self) -> tuple[float, ...]:
+        """The first and the final sparsity."""
+        return self.first_sparsity, self.final_sparsity
+
     @model_validator(mode="after")
     def _grows(self) -> "PruningModifier":
         if self.final_sparsity < self.first_sparsity:
             raise ValueError(f"final_sparsity {self.final_sparsity:g} is below init_sparsity {self.first_sparsity:g}")
         return self
-
-    @model_validator(mode="after")
-    def _updates_at_dates(self) -> "PruningModifier":
-        if (self.end_epoch - self.start) / self.update_frequency > _MAX_UPDATES:
-            raise ValueError(f"update_frequency {self.update_frequency:g} makes more than {_MAX_UPDATES:,} prunings")
-        return self
-
-    @field_validator("update_frequency")
-    @classmethod
-    def _has_dates(cls, every: float) -> float:
-        if every <= 0:
-            raise ValueError("pruning at every step is not supported yet; say how many epochs lie between two prunings")
-        return every
-
-    @field_validator("mask_type")
-    @classmethod
-    def _can_be_pruned_to(cls, mask: str) -> str:
-        if mask_types.parse(mask).kind not in cls.masks:
-            raise ValueError(f"{mask} is not supported here; use {' or '.join(cls.masks)}")
-        return mask
-
-    @model_validator(mode="after")
-    def _fits_its_mask(self) -> "PruningModifier":
-        fixed = mask_types.parse(self.mask_type).sparsity
-        asked = (self.first_sparsity, self.final_sparsity)
-        if fixed is not None and any(abs(sparsity - fixed) > _NEAR for sparsity in asked):
-            raise ValueError(f"{self.mask_type} has one sparsity: set init_sparsity and final_sparsity to {fixed:g}")
-        return self
-
-    @field_validator("leave_enabled")
-    @classmethod
-    def _keeps_zeros(cls, keeps: bool) -> bool:
-        if not keeps:
-            raise ValueError("false would let the zeros grow back after end_epoch; remove the key")
-        return keeps
 
 
 class GMPruningModifier(PruningModifier):

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ovit_deploy.recipe.augmentation import Augmentation, NamedAugmentation
 from ovit_deploy.recipe.declaration import Declaration, Modifier
+from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
@@ -97,6 +98,9 @@ MODIFIERS: dict[str, type[Modifier]] = {
         SparseGPTPruningModifier,
         OBCPruningModifier,
         WandaPruningModifier,
+        MovementPruningModifier,
+        ACDCPruningModifier,
+        RigLPruningModifier,
     )
 }
 

@@ -7,12 +7,9 @@ _WEIGHTS = "remove it: only masks, learning rates, weight decay and what is trai
 _QUANTIZE = "remove it: training with fake quantization is not part of this version"
 
 NOT_YET: dict[str, str] = {
-    "MovementPruningModifier": f"it scores weights by their gradients during training; {_MAGNITUDE}",
     "FastCAPruningModifier": _FAST,
     "FastCAPPruningModifier": _FAST,
     "OBC_OBS_PruningModifier": f"it is the earlier name of CAP; {_OVIT}",
-    "ACDCPruningModifier": f"it lets zeros grow back in turns; {_MAGNITUDE}",
-    "RigLPruningModifier": f"it regrows weights while training; {_MAGNITUDE}",
     "TopKASTPruningModifier": f"it updates more weights than it keeps; {_MAGNITUDE}",
     "StructuredPruningModifier": f"it removes whole filters; {_MAGNITUDE}",
     "LayerThinningModifier": "remove it: layers keep their shapes",

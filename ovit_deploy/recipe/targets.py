@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.modifiers import ConstantPruningModifier, TrainableParamsModifier
-from ovit_deploy.recipe.pruners import PruningModifier
 from ovit_deploy.recipe.schema import Recipe
+from ovit_deploy.recipe.sparsifier import Sparsifier
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -73,12 +73,12 @@ def _example(shapes: Shapes) -> str:
     return ", ".join(names[1:4] or names) or "none"
 
 
-def targeting(recipe: Recipe) -> list[tuple[PruningModifier | ConstantPruningModifier | TrainableParamsModifier, str]]:
+def targeting(recipe: Recipe) -> list[tuple[Sparsifier | ConstantPruningModifier | TrainableParamsModifier, str]]:
     """The modifiers that name parameters, and their places."""
     return [
         (modifier, place)
         for modifier, place in zip(recipe.modifiers, recipe.places, strict=True)
-        if isinstance(modifier, PruningModifier | ConstantPruningModifier | TrainableParamsModifier)
+        if isinstance(modifier, Sparsifier | ConstantPruningModifier | TrainableParamsModifier)
     ]
 
 

@@ -1,8 +1,10 @@
 """Recipe -> dated actions: *when* is pure data, computed before training and testable without a model."""
 
 from dataclasses import dataclass, field
+from math import cos, pi
 
 from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
@@ -14,6 +16,9 @@ from ovit_deploy.recipe.pruners import PruningModifier
 from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
 from ovit_deploy.recipe.schedule import interpolate, update_epochs
 from ovit_deploy.recipe.schema import Recipe
+from ovit_deploy.recipe.sparsifier import Sparsifier
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,36 @@ class Prune:
     is ``__FROM_PARAM__``, which only the model knows.
     """
 
-    modifier: PruningModifier
+    modifier: Sparsifier
     sparsity: float
     place: str
     grown: float = 1.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """Add up movement scores of the modifier's targets from here on."""
+
+    modifier: MovementPruningModifier
+    place: str
+
+
+@dataclass(frozen=True)
+class Densify:
+    """Let the modifier's targets grow dense again, but for what was pruned before it started."""
+
+    modifier: ACDCPruningModifier
+    place: str
+
+
+@dataclass(frozen=True)
+class Regrow:
+    """Exchange ``fraction`` of the kept weights of the modifier's targets for pruned ones, by ``num_images`` images."""
+
+    modifier: RigLPruningModifier
+    place: str
+    fraction: float
+    num_images: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +92,7 @@ class Train:
     ends: bool = False
 
 
-Action = Prune | HoldZeros | WeightDecay | Distill | Train
+Action = Prune | Score | Densify | Regrow | HoldZeros | WeightDecay | Distill | Train
 
 
 @dataclass(frozen=True)
@@ -107,7 +138,7 @@ def timeline(recipe: Recipe) -> Timeline:
     settings come before pruning, and among equals the file's order holds.
     """
     pairs = list(zip(recipe.modifiers, recipe.places, strict=True))
-    dated = [item for modifier, place in pairs for item in _dated(modifier, place)]
+    dated = [item for modifier, place in pairs for item in _dated(modifier, place, recipe.training.batch_size)]
     ranges = [m.end_epoch for m in recipe.modifiers if isinstance(m, EpochRangeModifier)]
     num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
     return Timeline(
@@ -118,10 +149,15 @@ def timeline(recipe: Recipe) -> Timeline:
     )
 
 
-def _dated(modifier: Modifier, place: str) -> list[Dated]:
+def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
     match modifier:
         case PruningModifier():
-            return [Dated(epoch, _prune(modifier, place, grown)) for epoch, grown in _prunings(modifier)]
+            scored = [Dated(0.0, Score(modifier, place))] if isinstance(modifier, MovementPruningModifier) else []
+            return [*scored, *(Dated(epoch, _prune(modifier, place, grown)) for epoch, grown in _prunings(modifier))]
+        case ACDCPruningModifier():
+            return _turns(modifier, place)
+        case RigLPruningModifier():
+            return _exchanges(modifier, place, batch_size)
         case ConstantPruningModifier():
             return [Dated(modifier.start, HoldZeros(modifier, place))]
         case SetWeightDecayModifier():
@@ -149,3 +185,26 @@ def _prunings(modifier: PruningModifier) -> list[tuple[float, float]]:
 def _prune(modifier: PruningModifier, place: str, grown: float) -> Prune:
     first, final = modifier.first_sparsity, modifier.final_sparsity
     return Prune(modifier, final if grown == 1 else first + grown * (final - first), place, grown)
+
+
+def _turns(modifier: ACDCPruningModifier, place: str) -> list[Dated]:
+    """Dense at the start, then compressed and dense by turns; compressed for at least the last update period."""
+    start, end, every = modifier.start_epoch, modifier.end_epoch, modifier.update_frequency
+    turns: list[Dated] = []
+    for turn, epoch in enumerate(update_epochs(start, end, every)):
+        dense = turn % 2 == 0 and epoch < end - every - _ROUNDING
+        action = Densify(modifier, place) if dense else Prune(modifier, modifier.compression_sparsity, place)
+        if not turns or type(turns[-1].action) is not type(action):
+            turns.append(Dated(epoch, action))
+    return turns
+
+
+def _exchanges(modifier: RigLPruningModifier, place: str, batch_size: int) -> list[Dated]:
+    """Sparse at the start; then a fraction that falls to nothing at the end is exchanged (RigL, section 3, 2)."""
+    start, end, images = modifier.start_epoch, modifier.end_epoch, modifier.num_grads * batch_size
+    first, *updates = update_epochs(start, end, modifier.update_frequency)
+    dated = [Dated(first, Prune(modifier, modifier.final_sparsity, place))]
+    for epoch in updates[:-1]:
+        fraction = modifier.init_update_fraction / 2 * (1 + cos(pi * (epoch - start) / (end - start)))
+        dated.append(Dated(epoch, Regrow(modifier, place, fraction, images)))
+    return dated

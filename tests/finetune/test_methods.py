@@ -27,7 +27,7 @@ EXTRA = {
 
 def modifier(tag: str, more: str = "", sparsity: float = 0.5) -> PruningModifier:
     keys = ["params: __ALL_PRUNABLE__", f"init_sparsity: {sparsity}, final_sparsity: {sparsity}"]
-    keys += ["start_epoch: 0, end_epoch: 0, update_frequency: 1", EXTRA.get(tag, ""), more]
+    keys += ["start_epoch: 1, end_epoch: 1, update_frequency: 1", EXTRA.get(tag, ""), more]
     read = parse_recipe(f"modifiers:\n  - !{tag} {{{', '.join(filter(None, keys))}}}\n").modifiers[0]
     assert isinstance(read, PruningModifier)
     return read
@@ -41,7 +41,8 @@ def pruned_masks(asked: PruningModifier) -> dict[str, torch.Tensor]:
     ]
     images, labels = torch.randn(16, 3, 16, 16), torch.arange(16) % model.num_classes
     calibration = Calibration(lambda: [(images, labels)], 16) if asked.num_images else None
-    method = method_of(asked, memory_budget=2**30)
+    scores = {name: torch.randn_like(model.get_parameter(name).detach()) for name in names}
+    method = method_of(asked, memory_budget=2**30, scores=scores)
     pruned = method.prune(model, full(model, names), sparsity=asked.final_sparsity, calibration=calibration)
     assert all((pruned.weights[name][~mask] == 0).all() for name, mask in pruned.masks.items())
     return pruned.masks

@@ -56,7 +56,7 @@ def trained(
         model=model,
         optimizer=optimizer_for(model, recipe.training),
         targets=resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()}),
-        calibration=lambda n: Calibration(calibration_batches(data, SEEN, n, seed=0), n),
+        calibration=lambda n, draw=0: Calibration(calibration_batches(data, SEEN, n, seed=draw), n),
         memory_budget=None,
         report=lambda _: None,
     )

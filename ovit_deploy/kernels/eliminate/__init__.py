@@ -31,7 +31,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Backend = Literal["cpu", "reference"]
+Backend = Literal["cpu", "gpu", "reference"]
 
 CANCELLED = 16
 
@@ -60,7 +60,7 @@ def eliminate(
     *,
     group: int = 1,
     limit: int = 1,
-    backend: Backend = "cpu",
+    backend: Backend | None = None,
 ) -> Elimination:
     """Remove weights of every block greedily, ``counts_K`` of them or all.
 
@@ -74,12 +74,14 @@ def eliminate(
         counts_K: How many weights to remove from each block; None removes all that may go.
         group: Consecutive weights that share a limit.
         limit: The most zeros of a group.
-        backend: ``cpu`` (compiled, works in the dtype it is given) or ``reference`` (batched torch in float64).
+        backend: ``cpu`` (compiled, works in the dtype it is given), ``gpu`` (Triton, likewise) or ``reference``
+            (batched torch in float64); by default ``gpu`` for CUDA tensors and ``cpu`` for others.
 
     Returns:
         Ranks, marginals and the remaining weights. The inputs are not modified.
     """
     assert 1 <= limit <= group
+    backend = backend or ("gpu" if finv_KBB.is_cuda else "cpu")
     gone_KG = (~active_KB.bool()).unflatten(1, (-1, group)).sum(dim=2)
     counts_K = checked_counts(w_KB, finv_KBB, active_KB, counts_K, (limit - gone_KG).clamp(min=0).sum(dim=1))
     return chosen(backend, "eliminate")(w_KB, finv_KBB, active_KB.bool(), counts_K, group, limit)
@@ -102,7 +104,7 @@ def eliminate_groups(
         active_KB: bool, the same for all weights of a group.
         counts_K: How many groups to remove from each block; None removes all.
         group: Consecutive weights that go together.
-        backend: ``cpu`` or ``reference``.
+        backend: ``cpu``, also for CUDA tensors, which are copied there and back, or ``reference``.
 
     Returns:
         Ranks and marginals of groups [K, G], and the remaining weights.
