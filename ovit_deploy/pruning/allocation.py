@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.magnitude import uniform_shares
+from ovit_deploy.pruning.shares import uniform_shares
 
 Rule = Literal["hull", "marginal", "cumulative", "uniform"]
 Counts = dict[str, Tensor]

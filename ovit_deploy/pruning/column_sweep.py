@@ -26,7 +26,8 @@ from torch import Tensor
 
 from ovit_deploy.pruning.fisher import cholesky
 from ovit_deploy.pruning.layerwise import Pattern, PrunedLayer, smallest_of_rows
-from ovit_deploy.pruning.magnitude import in_proportion, without_smallest
+from ovit_deploy.pruning.magnitude import without_smallest
+from ovit_deploy.pruning.shares import in_proportion
 
 # Copies of H that a sweep takes.
 COPIES = 4

@@ -5,7 +5,7 @@ number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that sta
 (patterns.py) the N largest of each M stay, or whole groups go, the smallest norm first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros
 from ovit_deploy.pruning.patterns import Pattern, parse_pattern
+from ovit_deploy.pruning.shares import uniform_shares
 
 
 @dataclass(frozen=True)
@@ -148,23 +149,6 @@ def without_smallest(score: Tensor, num_removed: int) -> Tensor:
     kept = torch.ones(score.numel(), dtype=torch.bool, device=score.device)
     kept[score.flatten().argsort(stable=True)[:num_removed]] = False
     return kept.view_as(score)
-
-
-def uniform_shares(sizes: Mapping[str, int], total_zeros: int) -> dict[str, int]:
-    """Zeros of each target at one common sparsity, exact in total."""
-    return dict(zip(sizes, in_proportion(list(sizes.values()), total_zeros), strict=True))
-
-
-def in_proportion(sizes: Sequence[int], num: int) -> list[int]:
-    """``num`` dealt out by ``sizes``: rounded down, then by the largest remainder. No share exceeds its size."""
-    total = sum(sizes)
-    assert 0 <= num <= total
-    shares = [num * size // total if total else 0 for size in sizes]
-    missing = num - sum(shares)
-    by_remainder = sorted(range(len(sizes)), key=lambda at: -(num * sizes[at] % total) if total else 0)
-    for at in by_remainder[:missing]:
-        shares[at] += 1
-    return shares
 
 
 def pruned_to(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Pruned:

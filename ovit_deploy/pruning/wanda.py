@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ovit_deploy.pruning.hessian import images_for, input_norms
 from ovit_deploy.pruning.layerwise import Pattern, as_matrix, check_settings, layer_zeros, smallest_of_rows, to_masks
-from ovit_deploy.pruning.magnitude import in_proportion, pruned_to
+from ovit_deploy.pruning.magnitude import pruned_to
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
+from ovit_deploy.pruning.shares import in_proportion
 
 
 @dataclass(frozen=True)
