@@ -13,6 +13,7 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration, apply
+from ovit_deploy.pruning.spread import warn_of_collapse
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
@@ -88,6 +89,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     )
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
+    warn_of_collapse(pruned.masks, state.report)
     loss_after = _calibration_loss(state.model, calibration)
     state.prunings.append(
         {
