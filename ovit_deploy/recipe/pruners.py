@@ -148,8 +148,9 @@ class SpreadingModifier(PruningModifier):
         bounded = self.min_sparsity != 0 or self.max_sparsity != 1
         if mask_types.parse(self.mask_type).sparsity is not None and (bounded or self.rule in ("erk", "owl")):
             raise ValueError(f"{self.mask_type} gives every layer the same sparsity: remove allocation and bounds")
-        if isinstance(self.min_sparsity, float) and self.min_sparsity > self.first_sparsity:
-            raise ValueError(f"init_sparsity {self.first_sparsity:g} is below min_sparsity {self.min_sparsity:g}")
+        least = self.min_sparsity if isinstance(self.min_sparsity, float) and not self.starts_from_own else 0.0
+        if least > self.first_sparsity:
+            raise ValueError(f"init_sparsity {self.first_sparsity:g} is below min_sparsity {least:g}")
         if isinstance(self.max_sparsity, float) and self.max_sparsity < self.final_sparsity:
             raise ValueError(f"final_sparsity {self.final_sparsity:g} is above max_sparsity {self.max_sparsity:g}")
         return self
