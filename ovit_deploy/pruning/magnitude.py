@@ -130,9 +130,11 @@ def prune_by_losses(
     if pattern.limited:
         kept = {name: largest_of_groups(loss, pattern) for name, loss in units.items()}
     else:
-        curves = {name: sorted_curve(loss) for name, loss in units.items()}
+        orders = {name: loss.argsort(stable=True) for name, loss in units.items()}
+        curves = {name: sorted_curve(loss[orders[name]]) for name, loss in units.items()}
         counts = allocate(curves, zeros // pattern.unit, rule=rule, layers=layers)
-        kept = {name: without_smallest(loss, int((loss < 0).sum()) + int(counts[name])) for name, loss in units.items()}
+        gone = {name: int((loss < 0).sum()) + int(counts[name]) for name, loss in units.items()}
+        kept = {name: without(order[: gone[name]], len(order)) for name, order in orders.items()}
     return pruned_to(weights, {name: pattern.spread_out(kept[name], weight) for name, weight in weights.items()})
 
 
@@ -142,10 +144,9 @@ def unit_losses(loss: Tensor, mask: Tensor, pattern: Pattern) -> Tensor:
 
 
 def sorted_curve(loss: Tensor) -> Curve:
-    """A layer as one block, whose units go from the smallest loss to the largest."""
-    ordered, present = loss.sort().values, int((loss < 0).sum())
-    rank = (torch.arange(1, len(loss) + 1, dtype=torch.int32, device=loss.device) - present).clamp(min=0)
-    return Curve(rank[None], ordered.clamp(min=0)[None])
+    """A layer as one block, whose units go in the order of their losses, which rise."""
+    rank = torch.arange(1, len(loss) + 1, dtype=torch.int32, device=loss.device) - int((loss < 0).sum())
+    return Curve(rank.clamp(min=0)[None], loss.clamp(min=0)[None])
 
 
 def largest_of_groups(score: Tensor, pattern: Pattern) -> Tensor:
@@ -156,9 +157,14 @@ def largest_of_groups(score: Tensor, pattern: Pattern) -> Tensor:
 
 def without_smallest(score: Tensor, num_removed: int) -> Tensor:
     """Mask that drops the ``num_removed`` smallest scores, the first of equals first."""
-    kept = torch.ones(score.numel(), dtype=torch.bool, device=score.device)
-    kept[score.flatten().argsort(stable=True)[:num_removed]] = False
-    return kept.view_as(score)
+    return without(score.flatten().argsort(stable=True)[:num_removed], score.numel()).view_as(score)
+
+
+def without(at: Tensor, size: int) -> Tensor:
+    """Mask of ``size`` that drops what stands ``at``."""
+    kept = torch.ones(size, dtype=torch.bool, device=at.device)
+    kept[at] = False
+    return kept
 
 
 def pruned_to(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Pruned:
