@@ -16,6 +16,7 @@ from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
+from ovit_deploy.pruning.spread import warn_of_collapse
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.pruners import PruningModifier
 from ovit_deploy.recipe.timeline import Action, Densify, Distill, HoldZeros, Prune, Regrow, Score, Train, WeightDecay
@@ -109,6 +110,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
+    warn_of_collapse(pruned.masks, state.report)
     healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
     loss_after = _calibration_loss(state.model, calibration)
     state.prunings.append(

@@ -13,6 +13,7 @@ from ovit_deploy.pruning import (
     OViT,
     SparseGPT,
     SparseStart,
+    Spread,
     UniformMagnitude,
     Wanda,
     WoodFisher,
@@ -34,6 +35,7 @@ def method_of(modifier: Sparsifier, memory_budget: int | None, *, scores: dict[s
 
 
 def _fisher_method(modifier: Sparsifier, memory_budget: int | None) -> Method | None:
+    pattern, spread = _pattern(modifier), _spread(modifier)
     match modifier:
         case pruners.OViTPruningModifier():
             return OViT(
@@ -43,39 +45,73 @@ def _fisher_method(modifier: Sparsifier, memory_budget: int | None) -> Method | 
                 allocation=modifier.allocation,
                 num_recomputations=modifier.num_recomputations,
                 memory_budget=memory_budget,
-                pattern=_pattern(modifier),
+                pattern=pattern,
                 refine=modifier.refine,
+                spread=spread,
             )
         case pruners.OBSPruningModifier():
-            return WoodFisher(modifier.fisher_block_size, modifier.num_grads, modifier.damp, memory_budget)
+            return WoodFisher(
+                modifier.fisher_block_size,
+                modifier.num_grads,
+                modifier.damp,
+                memory_budget,
+                pattern=pattern,
+                allocation=modifier.allocation,
+                spread=spread,
+            )
         case pruners.MFACPruningModifier():
-            return MFAC(modifier.fisher_block_size, modifier.num_grads, modifier.damp, memory_budget)
+            return MFAC(
+                modifier.fisher_block_size,
+                modifier.num_grads,
+                modifier.damp,
+                memory_budget,
+                pattern=pattern,
+                allocation=modifier.allocation,
+                spread=spread,
+            )
         case pruners.GWProdPruningModifier():
-            return GradientWeight(modifier.num_grads, memory_budget)
+            return GradientWeight(
+                modifier.num_grads, memory_budget, pattern=pattern, allocation=modifier.allocation, spread=spread
+            )
         case pruners.FastOViTPruningModifier():
             return FastOViT(
-                modifier.fisher_block_size, modifier.num_grads, modifier.damp, pattern=_kept_of_group(modifier)
+                modifier.fisher_block_size,
+                modifier.num_grads,
+                modifier.damp,
+                pattern=pattern,
+                allocation=modifier.allocation,
+                spread=spread,
             )
     return None
 
 
 def _layerwise_method(modifier: Sparsifier, memory_budget: int | None) -> Method | None:
+    pattern, spread = _pattern(modifier), _spread(modifier)
     match modifier:
         case pruners.SparseGPTPruningModifier():
             return SparseGPT(
                 modifier.num_samples,
                 modifier.damp,
-                pattern=_kept_of_group(modifier),
+                pattern=pattern,
                 memory_budget=memory_budget,
+                allocation=modifier.allocation,
+                spread=spread,
             )
         case pruners.OBCPruningModifier():
-            return OBC(modifier.num_samples, modifier.damp, memory_budget)
+            return OBC(
+                modifier.num_samples,
+                modifier.damp,
+                memory_budget,
+                pattern=pattern,
+                allocation=modifier.allocation,
+                spread=spread,
+            )
         case pruners.WandaPruningModifier():
-            return Wanda(modifier.num_samples, pattern=_kept_of_group(modifier))
-        case pruners.GlobalMagnitudePruningModifier():
-            return GlobalMagnitude(_pattern(modifier))
-        case pruners.GMPruningModifier():
-            return (GlobalMagnitude if modifier.global_sparsity else UniformMagnitude)(_pattern(modifier))
+            return Wanda(modifier.num_samples, pattern=pattern, allocation=modifier.allocation, spread=spread)
+        case pruners.GMPruningModifier(global_sparsity=False):
+            return UniformMagnitude(pattern, modifier.allocation, spread)
+        case pruners.GlobalMagnitudePruningModifier() | pruners.GMPruningModifier():
+            return GlobalMagnitude(pattern, spread)
     return None
 
 
@@ -94,10 +130,17 @@ def _dynamic_method(modifier: Sparsifier, scores: dict[str, Tensor] | None) -> M
 def _pattern(modifier: Sparsifier) -> str:
     """The mask type as `ovit_deploy.pruning.patterns` spells it."""
     mask = mask_types.parse(modifier.mask_type)
-    return f"block{mask.columns}" if mask.kind == "1xG" else modifier.mask_type
+    return {"1xG": f"block{mask.columns}", "unstructured": "unstructured"}.get(mask.kind, modifier.mask_type)
 
 
-def _kept_of_group(modifier: Sparsifier) -> tuple[int, int] | None:
-    """N and M of an N:M mask type; nothing for unstructured."""
-    mask = mask_types.parse(modifier.mask_type)
-    return (mask.kept, mask.group) if mask.kept is not None and mask.group is not None else None
+def _spread(modifier: Sparsifier) -> Spread:
+    """Bounds, prices and the settings of OWL."""
+    assert isinstance(modifier, pruners.SpreadingModifier)
+    return Spread(
+        min_sparsity=modifier.min_sparsity,
+        max_sparsity=modifier.max_sparsity,
+        price=modifier.price,
+        owl_threshold=modifier.owl_threshold,
+        owl_range=modifier.owl_range,
+        owl_samples=modifier.owl_samples,
+    )

@@ -8,7 +8,8 @@ The words, as used in every file here:
     calibration  training images with labels, the same at each pass
     saliency     what removing a weight costs by a method's model of the loss
     block        B consecutive weights of a target flattened row-major; blocks do not see each other
-    pattern      which weights may be zero together: unstructured, N of each M inputs, blocks of 4    patterns.py
+    pattern      which weights may be zero together: unstructured, N of each M inputs, blocks of R x C    patterns.py
+    unit         what goes at a time: a weight, or a block of the pattern
     curve        the greedy order of removal in a block and the marginal loss of each step
     damping      constant on the diagonal of a Fisher matrix
     jitter       more of the same, where a block could not be inverted; always reported
@@ -22,26 +23,28 @@ A method = curvature x saliency x update x allocation:
     update       none; each pruned weight moves the others as if it went alone; the
                  kept weights of the block compensate for all that is pruned; or only  fisher.compensate
                  those to the right of a column, all rows at once                      column_sweep.py
-    allocation   how removals are spread over blocks and layers                        allocation.py
+    allocation   how removals are spread over blocks and layers: by loss, or by shares    allocation.py, shares.py,
+                 of each layer; with bounds and prices of layers                          spread.py, owl.py, prices.py
 
                        curvature             saliency       update        allocation
-    OViT               block Fisher          greedy OBS     compensate    hull | marginal | cumulative | uniform
-    FastOViT           shared Fisher         OBS, in runs   column sweep  uniform
-    WoodFisher         block Fisher          OBS, once      summed        global
-    MFAC               gradients of a block  OBS, once      summed        global
-    GradientWeight     none                  sum_i |g_i w|  none          global
+    OViT               block Fisher          greedy OBS     compensate    any, hull by default
+    FastOViT           shared Fisher         OBS, in runs   column sweep  shares
+    WoodFisher         block Fisher          OBS, once      summed        any, global (marginal) by default
+    MFAC               gradients of a block  OBS, once      summed        any, global by default
+    GradientWeight     none                  sum_i |g_i w|  none          any, global by default
     GlobalMagnitude    none                  |w|            none          global
-    UniformMagnitude   none                  |w|            none          uniform
+    UniformMagnitude   none                  |w|            none          shares
     Movement           none                  -sum_t g_t w   none          uniform | global
     SparseStart        none                  |w|            none          Erdos-Renyi(-kernel) | uniform
-    Wanda              inputs, diagonal      |w| |x|        none          uniform in every row
-    SparseGPT          inputs                OBS, in runs   column sweep  uniform
-    OBC                inputs                greedy OBS     compensate    uniform, marginal over the rows of a layer
+    Wanda              inputs, diagonal      |w| |x|        none          shares, uniform in every row
+    SparseGPT          inputs                OBS, in runs   column sweep  shares
+    OBC                inputs                greedy OBS     compensate    shares, marginal over the rows of a layer
 
-Movement's t are steps of training; SparseStart is where RigL begins (rigl.py).
-OViT can swap weights in a block after allocation (refine.py). OViT, the magnitudes and movement also prune to patterns
-(patterns.py), FastOViT, SparseGPT and Wanda to N:M; the others only unstructured. What the methods with a Fisher
-differ in is scheme.py, what they share second_order.py and streaming.py; the layer-wise ones share layerwise.py.
+Movement's t are steps of training; SparseStart is where RigL begins (rigl.py). "Any" are hull, marginal, cumulative and
+shares; shares are uniform, erk and owl. All methods prune to all patterns, but for OBC, whose blocks have one row, and
+SparseStart, which knows none. OViT can swap weights in a block after allocation (refine.py). What the methods
+with a Fisher differ in is scheme.py, what they share second_order.py and streaming.py; the layer-wise ones share
+layerwise.py.
 
 Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
 alone; :func:`apply` then copies its answer into the model.
@@ -57,6 +60,7 @@ from ovit_deploy.pruning.obc import OBC
 from ovit_deploy.pruning.ovit import OViT
 from ovit_deploy.pruning.rigl import SparseStart
 from ovit_deploy.pruning.sparsegpt import SparseGPT
+from ovit_deploy.pruning.spread import Spread
 from ovit_deploy.pruning.wanda import Wanda
 from ovit_deploy.pruning.woodfisher import WoodFisher
 
@@ -75,6 +79,7 @@ __all__ = [
     "Report",
     "SparseGPT",
     "SparseStart",
+    "Spread",
     "UniformMagnitude",
     "Wanda",
     "WoodFisher",

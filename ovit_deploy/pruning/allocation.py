@@ -9,15 +9,24 @@ equal keys the one that stands first goes first.
     hull        the slope of the lower convex hull of C_b: minimises sum_b C_b(k_b) - mu k_b. The mu of an exact total
                 is a selection (the n-th smallest slope); the few weights left over between two corners of the
                 hulls go by the marginal rule
-    uniform     every layer to the same sparsity, and the marginal rule across the blocks of a layer
+
+or first shares out zeros to layers, and goes by the marginal rule across the blocks of each:
+
+    uniform     every layer to the same sparsity
+    erk         by a layer's shape: shares.py
+    owl         by its outliers: owl.py
 
 A layer's price divides its losses: mu is multiplied by it, so that weights which are worth more go first. (With
 ``cumulative`` it scales the threshold instead.)
 
+Bounds on a layer's zeros hold exactly. Where a rule that compares losses oversteps some, the side that is overstepped
+by more is put at its bounds, and the rule starts again on the other layers: for losses that rise faster and faster that
+is the least total within bounds (Bitran & Hax 1981, Management Science 27(4)).
+
 Shape suffixes: K Fisher blocks, B steps of a curve.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -25,9 +34,10 @@ import torch
 from torch import Tensor
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.shares import uniform_shares
+from ovit_deploy.pruning.shares import Bounds, check_total
+from ovit_deploy.pruning.spread import LayerRule, Layers, layer_shares
 
-Rule = Literal["hull", "marginal", "cumulative", "uniform"]
+Rule = Literal["hull", "marginal", "cumulative", "uniform", "erk", "owl"]
 Counts = dict[str, Tensor]
 
 
@@ -58,16 +68,14 @@ class Curve:
 Curves = Mapping[str, Curve]
 
 
-def allocate(
-    curves: Curves, num_zeros: int, *, rule: Rule = "hull", prices: Mapping[str, float] | None = None
-) -> Counts:
+def allocate(curves: Curves, num_zeros: int, *, rule: Rule = "hull", layers: Layers | None = None) -> Counts:
     """How many more weights each block loses, so that all layers together have exactly ``num_zeros`` zeros.
 
     Args:
         curves: Elimination of every layer.
-        num_zeros: Zeros over all layers, those pruned already included.
+        num_zeros: Zeros over all layers, those pruned already included; in units, as the bounds of ``layers``.
         rule: One of the rules above.
-        prices: Worth of a removed weight of a layer; 1 where not given. Not for ``uniform``.
+        layers: Bounds and prices, and what ``erk`` and ``owl`` look at.
 
     Returns:
         Removals per block [K] for each layer.
@@ -75,32 +83,32 @@ def allocate(
     Raises:
         PruningError: The rule is unknown, a price is not positive, or the number of zeros cannot be had.
     """
-    check(curves, rule, prices or {})
-    total = sum(curve.rank_KB.numel() for curve in curves.values())
-    removable = sum(curve.removable() for curve in curves.values())
-    num_removed = num_zeros - (total - removable)
-    if not 0 <= num_removed <= removable:
-        raise PruningError(f"{num_zeros} zeros of {total} cannot be had: {total - removable} are there already")
-    if rule == "uniform":
-        return uniform(curves, num_zeros)
-    steps = {name: curve.steps() / (prices or {}).get(name, 1.0) for name, curve in curves.items()}
-    if rule == "hull":
-        return hull(steps, num_removed)
-    return smallest({name: KEYS[rule](steps_KB) for name, steps_KB in steps.items()}, num_removed)
-
-
-KEYS: dict[str, Callable[[Tensor], Tensor]] = {
-    "cumulative": lambda steps_KB: steps_KB.cumsum(dim=1),
-    "marginal": lambda steps_KB: steps_KB.cummax(dim=1).values,
-}
+    layers = layers or Layers()
+    check(curves, rule, layers.prices)
+    sizes = {name: curve.rank_KB.numel() for name, curve in curves.items()}
+    present = {name: sizes[name] - curve.removable() for name, curve in curves.items()}
+    total, there = sum(sizes.values()), sum(present.values())
+    if not there <= num_zeros <= total:
+        raise PruningError(f"{num_zeros} zeros of {total} cannot be had: {there} are there already")
+    if rule in get_args(LayerRule):
+        shares = layer_shares(rule, sizes, present, num_zeros, layers)
+        return join(
+            smallest({name: KEYS["marginal"](curve.steps())}, shares[name] - present[name])
+            for name, curve in curves.items()
+        )
+    bounds = layers.within(sizes, present)
+    check_total(bounds, num_zeros)
+    room = {name: (low - present[name], high - present[name]) for name, (low, high) in bounds.items()}
+    priced = {name: curve.steps() / layers.prices.get(name, 1.0) for name, curve in curves.items()}
+    return bounded(RULES[rule], priced, num_zeros - there, room)
 
 
 def check(curves: Curves, rule: str, prices: Mapping[str, float]) -> None:
     """Refuse what no rule can follow."""
     if rule not in get_args(Rule):
         raise PruningError(f"unknown allocation {rule!r}", f"choose one of {', '.join(get_args(Rule))}")
-    if prices and rule == "uniform":
-        raise PruningError("prices have no meaning at uniform sparsity", "choose another allocation")
+    if prices and rule in get_args(LayerRule):
+        raise PruningError(f"prices have no meaning with {rule} shares", "choose another allocation")
     for name, price in prices.items():
         if name not in curves:
             raise PruningError(f"{name} has a price but is not pruned")
@@ -108,9 +116,35 @@ def check(curves: Curves, rule: str, prices: Mapping[str, float]) -> None:
             raise PruningError(f"the price of {name} is {price}, which is not a positive number")
 
 
+Steps = Mapping[str, Tensor]
+
+
+def bounded(rule: Callable[[Steps, int], Counts], steps: Steps, num_removed: int, room: Bounds) -> Counts:
+    """Removals by ``rule``, at least and at most as many from each layer as ``room`` says."""
+    fixed: Counts = {}
+    free = dict(steps)
+    while True:
+        counts = rule(free, num_removed)
+        asked = {name: int(counts_K.sum()) for name, counts_K in counts.items()}
+        short = {name: room[name][0] - number for name, number in asked.items() if number < room[name][0]}
+        over = {name: number - room[name][1] for name, number in asked.items() if number > room[name][1]}
+        if not short and not over:
+            return {name: fixed[name] if name in fixed else counts[name] for name in steps}
+        side = 0 if sum(short.values()) >= sum(over.values()) else 1
+        for name in over if side else short:
+            number = room[name][side]
+            fixed |= rule({name: free.pop(name)}, number)
+            num_removed -= number
+
+
+def join(parts: Iterable[Counts]) -> Counts:
+    """Counts of all layers, from those of some."""
+    return {name: counts_K for part in parts for name, counts_K in part.items()}
+
+
 def smallest(keys: Mapping[str, Tensor], num_removed: int) -> Counts:
     """Steps with the ``num_removed`` smallest keys, counted per block. Keys never fall along a block."""
-    if num_removed == 0:
+    if num_removed == 0:  # or no layers
         return {name: torch.zeros(len(keys_KB), dtype=torch.int64) for name, keys_KB in keys.items()}
     flat = torch.cat([keys_KB.flatten() for keys_KB in keys.values()])
     threshold = flat.kthvalue(num_removed).values
@@ -152,16 +186,15 @@ def marginals_after(steps_KB: Tensor, counts_K: Tensor) -> Tensor:
     return steps_KB.masked_fill(taken_KB, 0).cummax(dim=1).values.masked_fill(taken_KB, torch.inf)
 
 
-def uniform(curves: Curves, num_zeros: int) -> Counts:
-    """The same sparsity in every layer, rounded so that the total is exact."""
-    shares = uniform_shares({name: curve.rank_KB.numel() for name, curve in curves.items()}, num_zeros)
-    counts: Counts = {}
-    for name, curve in curves.items():
-        present = curve.rank_KB.numel() - curve.removable()
-        if shares[name] < present:
-            raise PruningError(
-                f"{name} has {present} zeros already, uniform sparsity wants {shares[name]}",
-                "ask for more sparsity, or choose another allocation",
-            )
-        counts |= smallest({name: KEYS["marginal"](curve.steps())}, shares[name] - present)
-    return counts
+KEYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cumulative": lambda steps_KB: steps_KB.cumsum(dim=1),
+    "marginal": lambda steps_KB: steps_KB.cummax(dim=1).values,
+}
+
+
+def by_key(key: Callable[[Tensor], Tensor]) -> Callable[[Steps, int], Counts]:
+    """The rule that takes the steps with the smallest keys."""
+    return lambda steps, num_removed: smallest({name: key(part) for name, part in steps.items()}, num_removed)
+
+
+RULES: dict[str, Callable[[Steps, int], Counts]] = {"hull": hull} | {name: by_key(key) for name, key in KEYS.items()}

@@ -9,6 +9,8 @@ holds all of them::
     saliency   w_ij^2 / (2 U_jj^2), chosen for a run of columns when the sweep reaches it
     remove     e_ij = w_ij / U_jj where w_ij goes, else 0;  w_i,j: -= e_ij U_j,j:
 
+Columns q that go together are e_q = w_q (U_qq)^-1, and cost ``1/2 |e_q|^2``.
+
 Changes D = -E U add up to the loss ``1/2 tr(D H D^T) = 1/2 sum e_ij^2``, exactly. Columns beyond a batch are brought up
 to date once a batch, by one matrix product.
 
@@ -25,14 +27,15 @@ import torch
 from torch import Tensor
 
 from ovit_deploy.pruning.fisher import cholesky
-from ovit_deploy.pruning.layerwise import Pattern, PrunedLayer, smallest_of_rows
+from ovit_deploy.pruning.layerwise import PrunedLayer, in_units, out_of_units, smallest_of_rows
 from ovit_deploy.pruning.magnitude import without_smallest
+from ovit_deploy.pruning.patterns import Pattern
 from ovit_deploy.pruning.shares import in_proportion
 
 # Copies of H that a sweep takes.
 COPIES = 4
-# Given the saliencies of a run of columns [G, O, S] and its first column: True at what goes.
-Choose = Callable[[Tensor, int], Tensor]
+# Given the weights of a run of columns [G, O, S], U over them [G, S, S] and its first column: True at what goes.
+Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Swept(PrunedLayer):
 
 
 def prune_columns(
-    w_GOI: Tensor, kept_GOI: Tensor, hessian_GII: Tensor, num_zeros: int, *, columns: int, pattern: Pattern | None
+    w_GOI: Tensor, kept_GOI: Tensor, hessian_GII: Tensor, num_zeros: int, *, columns: int, pattern: Pattern
 ) -> Swept:
     """Prune a layer to ``num_zeros`` zeros.
 
@@ -51,40 +54,51 @@ def prune_columns(
         w_GOI: Present weights.
         kept_GOI: False where they are pruned already.
         hessian_GII: Positive definite, float64.
-        num_zeros: Those that are there already included; with a pattern, what it gives.
-        columns: Weights are chosen, and later columns brought up to date, this many columns at a time.
-        pattern: (N, M) chooses M columns at a time instead, M - N of each row's group.
+        num_zeros: Those that are there already included; with N:M, what it gives.
+        columns: Weights are chosen, and later columns brought up to date, this many columns at a time; as many whole
+            groups of a pattern as go in, or one.
+        pattern: N:M chooses the columns of one group at a time instead.
     """
-    if pattern is None:
-        return sweep(w_GOI, hessian_GII, whole_runs(kept_GOI, num_zeros, columns), run=columns, batch=columns)
-    group = pattern[1]
-    batch = max(columns // group, 1) * group
-    return sweep(w_GOI, hessian_GII, groups_of_rows(kept_GOI, pattern), run=group, batch=batch)
+    batch = max(columns // pattern.columns, 1) * pattern.columns
+    if pattern.limited:
+        return sweep(w_GOI, hessian_GII, groups_of_rows(kept_GOI, pattern), run=pattern.columns, batch=batch)
+    return sweep(w_GOI, hessian_GII, whole_runs(kept_GOI, num_zeros, batch, pattern), run=batch, batch=batch)
 
 
-def whole_runs(kept_GOI: Tensor, num_zeros: int, run: int) -> Choose:
-    """The smallest of all rows of a run together; what is still there loses the same share in each run."""
-    present = [int((~part).sum()) for part in kept_GOI.split(run, dim=2)]
-    active = [int(part.sum()) for part in kept_GOI.split(run, dim=2)]
-    removed = in_proportion(active, num_zeros - sum(present))
+def whole_runs(kept_GOI: Tensor, num_zeros: int, run: int, pattern: Pattern) -> Choose:
+    """The smallest units of all rows of a run together; what is still there loses the same share in each run."""
+    there_GPQ = in_units(kept_GOI.double(), pattern.tile) > 0
+    parts = there_GPQ.split(run // pattern.columns, dim=2)
+    present, active = [int((~part).sum()) for part in parts], [int(part.sum()) for part in parts]
+    removed = in_proportion(active, num_zeros // pattern.unit - sum(present))
 
-    def choose(saliency_GOS: Tensor, start: int) -> Tensor:
+    def choose(u_GOS: Tensor, factor_GSS: Tensor, start: int) -> Tensor:
         at = start // run
-        kept_GOS = kept_GOI[:, :, start : start + run]
-        return ~without_smallest(saliency_GOS.masked_fill(~kept_GOS, -1), present[at] + removed[at])
+        loss_GPQ = in_units(errors(u_GOS, factor_GSS, pattern.columns).square() / 2, pattern.tile)
+        kept_GPQ = without_smallest(loss_GPQ.masked_fill(~parts[at], -1), present[at] + removed[at])
+        return ~out_of_units(kept_GPQ, pattern.tile)
 
     return choose
 
 
 def groups_of_rows(kept_GOI: Tensor, pattern: Pattern) -> Choose:
     """The smallest M - N of each row's group of M."""
-    kept, group = pattern
 
-    def choose(saliency_GOS: Tensor, start: int) -> Tensor:
-        kept_GOS = kept_GOI[:, :, start : start + group]
-        return smallest_of_rows(saliency_GOS.masked_fill(~kept_GOS, -1), group - kept)
+    def choose(u_GOS: Tensor, factor_GSS: Tensor, start: int) -> Tensor:
+        kept_GOS = kept_GOI[:, :, start : start + pattern.group]
+        saliency_GOS = errors(u_GOS, factor_GSS, 1).square() / 2
+        return smallest_of_rows(saliency_GOS.masked_fill(~kept_GOS, -1), pattern.limit)
 
     return choose
+
+
+def errors(u_GOS: Tensor, factor_GSS: Tensor, size: int) -> Tensor:
+    """``e_q = u_q (U_qq)^-1`` of the columns q of each run of ``size``: 1/2 |e_q|^2 is what removing them costs."""
+    if size == 1:
+        return u_GOS / factor_GSS.diagonal(dim1=1, dim2=2)[:, None, :]
+    own_GQSS = factor_GSS.unflatten(2, (-1, size)).unflatten(1, (-1, size)).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+    u_GQOS = u_GOS.unflatten(2, (-1, size)).transpose(1, 2)
+    return torch.linalg.solve_triangular(own_GQSS, u_GQOS, upper=True, left=False).transpose(1, 2).flatten(2)
 
 
 def sweep(w_GOI: Tensor, hessian_GII: Tensor, choose: Choose, *, run: int, batch: int) -> Swept:
@@ -107,16 +121,16 @@ def sweep_batch(
     u_GOI: Tensor, gone_GOI: Tensor, factor_GII: Tensor, choose: Choose, *, start: int, stop: int, run: int
 ) -> Tensor:
     """Remove weights of columns ``start`` to ``stop``, in place; returns the errors e of those columns [G, O, C]."""
-    errors: list[Tensor] = []
+    batch: list[Tensor] = []
     pivot_GI = factor_GII.diagonal(dim1=1, dim2=2)
     for j in range(start, stop):
         if (j - start) % run == 0:
             here = slice(j, min(j + run, stop))
-            gone_GOI[:, :, here] = choose((u_GOI[:, :, here] / pivot_GI[:, None, here]).square() / 2, j)
+            gone_GOI[:, :, here] = choose(u_GOI[:, :, here], factor_GII[:, here, here], j)
         error_GO = (u_GOI[:, :, j] / pivot_GI[:, None, j]).masked_fill(~gone_GOI[:, :, j], 0)
         u_GOI[:, :, j:stop] -= error_GO[:, :, None] * factor_GII[:, None, j, j:stop]
-        errors.append(error_GO)
-    return torch.stack(errors, dim=2)
+        batch.append(error_GO)
+    return torch.stack(batch, dim=2)
 
 
 def inverse_factor(hessian_GII: Tensor) -> tuple[Tensor, float]:

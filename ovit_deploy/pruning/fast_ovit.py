@@ -19,7 +19,7 @@ Shape suffixes: N samples, K Fisher blocks, B weights in a block.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,11 @@ from ovit_deploy.pruning.column_sweep import Swept, prune_columns
 from ovit_deploy.pruning.fisher import Span, block_size_for, gradient_pieces, take, too_few
 from ovit_deploy.pruning.gradients import SampleGradients, check_against_autograd, sample_gradients
 from ovit_deploy.pruning.hessian import damped
-from ovit_deploy.pruning.layerwise import Pattern, check_settings, layer_zeros, to_masks
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
+from ovit_deploy.pruning.layerwise import check_settings, layer_zeros, to_masks
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.patterns import Pattern
+from ovit_deploy.pruning.spread import FREE, LayerRule, Spread
+from ovit_deploy.pruning.tiles import from_tiles
 
 # Per-sample gradients are formed in pieces of about this size.
 WORK_BYTES = 2**26
@@ -46,23 +49,22 @@ class FastOViT:
         num_grads: m, the calibration samples whose gradients make the Fisher matrices.
         damping: Added to the diagonal of a Fisher matrix, in multiples of its mean diagonal.
         columns: Columns of the blocks for which weights are chosen together.
-        pattern: (N, M) keeps N of each M inputs that follow one another; None prunes without a pattern.
+        pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py.
+        allocation: How zeros are shared out to layers: ``uniform``, ``erk`` or ``owl``.
+        spread: Bounds of layers, and settings of OWL.
     """
 
     block_size: int = 192
     num_grads: int = 256
     damping: float = 0.01
     columns: int = 64
-    pattern: Pattern | None = None
+    pattern: str = "unstructured"
+    allocation: LayerRule = "uniform"
+    spread: Spread = FREE
 
     def __post_init__(self) -> None:
-        check_settings(
-            block_size=self.block_size,
-            num_grads=self.num_grads,
-            columns=self.columns,
-            damping=self.damping,
-            pattern=self.pattern,
-        )
+        counts = {"block_size": self.block_size, "num_grads": self.num_grads, "columns": self.columns}
+        check_settings(self, damping=self.damping, **counts)
 
     def prune(
         self,
@@ -77,23 +79,25 @@ class FastOViT:
         report = report or (lambda text: None)
         if calibration is None:
             raise PruningError("FastOViT needs calibration images", "give a calibration stream, or prune by magnitude")
-        weights = target_weights(model, masks)
-        zeros = layer_zeros(masks, sparsity, self.pattern)
-        blocks = {name: self.block_of(mask) for name, mask in masks.items()}
+        weights, pattern, zeros = layer_zeros(self, model, masks, sparsity, calibration)
+        blocks = {name: block_size_for(mask.numel(), self.block_size, pattern.group) for name, mask in masks.items()}
         if calibration.num_samples < self.num_grads:
             raise too_few(calibration.num_samples, self.num_grads)
         start = time.perf_counter()
-        spans = [Span(name, 0, masks[name].numel() // block, block) for name, block in blocks.items()]
-        report(f"shared Fisher matrices: {self.num_grads} gradients of {len(spans)} weights")
+        by_name = {
+            name: Span(name, 0, masks[name].numel() // block, block, pattern.tile) for name, block in blocks.items()
+        }
+        report(f"shared Fisher matrices: {self.num_grads} gradients of {len(by_name)} weights")
         images, labels = next(take(calibration.batches(), min(2, self.num_grads)))
         check_against_autograd(model, masks, images, labels)
-        fishers, mean_loss = shared_fishers(model, spans, calibration, self.num_grads)
-        report(f"sweeping {len(spans)} weights")
+        fishers, mean_loss = shared_fishers(model, list(by_name.values()), calibration, self.num_grads)
+        report(f"sweeping {len(by_name)} weights")
         swept = {
-            name: self.sweep(weights[name], masks[name], fisher_BB, zeros[name]) for name, fisher_BB in fishers.items()
+            name: self.sweep(span, weights[name], masks[name], fishers[name], zeros[name], pattern)
+            for name, span in by_name.items()
         }
-        for name, found in swept.items():
-            weights[name].copy_(found.weights_GOI.view_as(weights[name]))
+        for name, span in by_name.items():
+            span.put(weights[name], swept[name].weights_GOI[0].to(weights[name]))
         details = {
             "num_gradients": self.num_grads,
             "calibration_loss": mean_loss,
@@ -101,20 +105,23 @@ class FastOViT:
             "fisher_bytes": sum(8 * block**2 for block in blocks.values()),
             "seconds": time.perf_counter() - start,
         }
-        kept = {name: found.kept_GOI for name, found in swept.items()}
+        kept = {
+            name: from_tiles(found.kept_GOI.flatten(), masks[name].shape, pattern.tile) for name, found in swept.items()
+        }
         return Pruned(to_masks(kept, masks), weights, sum(found.loss for found in swept.values()), details)
 
-    def block_of(self, mask: Tensor) -> int:
-        """The block size of a target: with a pattern, the smallest divisor that its groups fill."""
-        group = self.pattern[1] if self.pattern else 1
-        return group * block_size_for(mask.numel() // group, -(-self.block_size // group))
-
-    def sweep(self, weight: Tensor, mask: Tensor, fisher_BB: Tensor, num_zeros: int) -> Swept:
-        """One layer, its blocks as rows."""
-        w_KB, kept_KB = (tensor.reshape(-1, len(fisher_BB)) for tensor in (weight, mask.to(weight.device)))
-        fisher_BB = damped(fisher_BB[None], self.damping)
+    def sweep(
+        self, span: Span, weight: Tensor, mask: Tensor, fisher_BB: Tensor, num_zeros: int, pattern: Pattern
+    ) -> Swept:
+        """One layer, its blocks as rows: a group is then a run of columns."""
+        w_KB, kept_KB = span.cut(weight), span.cut(mask.to(weight.device))
         return prune_columns(
-            w_KB[None], kept_KB[None], fisher_BB, num_zeros, columns=self.columns, pattern=self.pattern
+            w_KB[None],
+            kept_KB[None],
+            damped(fisher_BB[None], self.damping),
+            num_zeros,
+            columns=self.columns,
+            pattern=replace(pattern, rows=1, columns=pattern.group),
         )
 
 

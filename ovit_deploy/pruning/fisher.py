@@ -11,7 +11,7 @@ Shape suffixes: N samples, K Fisher blocks, B weights in a block, R rows of a we
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,30 +19,48 @@ from torch import Tensor, nn
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.gradients import SampleGradients, sample_gradients
 from ovit_deploy.pruning.method import Calibration, Masks
+from ovit_deploy.pruning.tiles import Tile, positions
 
 JITTERS = [10.0**exponent for exponent in range(-12, 1)]
 
 
 @dataclass(frozen=True)
 class Span:
-    """A run of Fisher blocks of one weight: blocks ``start`` to ``stop`` of ``block_size`` weights each."""
+    """A run of Fisher blocks of one weight: blocks ``start`` to ``stop`` of ``block_size`` weights each.
+
+    Blocks hold whole tiles of the weight (tiles.py), which are single weights or runs of a row for most.
+    """
 
     name: str
     start: int
     stop: int
     block_size: int
+    tile: Tile = (1, 1)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def cut(self, tensor: Tensor) -> Tensor:
-        """This span's part of a tensor shaped like the weight: [K, B]."""
-        return tensor.reshape(-1, self.block_size)[self.start : self.stop]
+        """This span's part of a tensor shaped like the weight: [K, B]; a view where tiles have one row."""
+        if self.tile[0] == 1:
+            return tensor.reshape(-1, self.block_size)[self.start : self.stop]
+        return tensor.reshape(-1)[self.positions(tensor[0].numel()).to(tensor.device)].unflatten(0, (len(self), -1))
+
+    def put(self, tensor: Tensor, part_KB: Tensor) -> None:
+        """Write this span's part of a tensor shaped like the weight."""
+        if self.tile[0] == 1:
+            self.cut(tensor).copy_(part_KB)
+        else:
+            tensor.view(-1)[self.positions(tensor[0].numel()).to(tensor.device)] = part_KB.flatten()
+
+    def positions(self, row: int) -> Tensor:
+        """Where this span's weights stand in the weight, whose rows are ``row`` long."""
+        return positions(self.start * self.block_size, self.stop * self.block_size, row, self.tile)
 
     def pieces(self, num_blocks: int) -> Iterator["Span"]:
         """The span in runs of at most ``num_blocks`` blocks."""
         for start in range(self.start, self.stop, num_blocks):
-            yield Span(self.name, start, min(start + num_blocks, self.stop), self.block_size)
+            yield replace(self, start=start, stop=min(start + num_blocks, self.stop))
 
 
 def block_size_for(size: int, requested: int, group: int = 1) -> int:
@@ -176,13 +194,18 @@ def block_gradients(
 
 def gradient_pieces(span: Span, gradients: SampleGradients, work_bytes: int) -> Iterator[tuple[Span, Tensor]]:
     """The gradients of a batch at the blocks of a span, some blocks at a time: [K, N, B]."""
-    block, row = span.block_size, gradients.inputs_NTGI.shape[3]
+    block, row, rows = span.block_size, gradients.inputs_NTGI.shape[3], span.tile[0]
+    band = rows * row
     num_samples, bytes_per_number = len(gradients.inputs_NTGI), gradients.inputs_NTGI.element_size()
-    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * bytes_per_number))
+    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * band) * bytes_per_number))
     for piece in span.pieces(chunk):
-        first, last = piece.start * block // row, -(-piece.stop * block // row)
-        offset = piece.start * block - first * row
-        flat_N = gradients.rows(first, last).flatten(1)[:, offset : offset + len(piece) * block]
+        first, last = piece.start * block // band, -(-piece.stop * block // band)
+        flat_N = gradients.rows(first * rows, last * rows).flatten(1)
+        if rows == 1:
+            offset = piece.start * block - first * band
+            flat_N = flat_N[:, offset : offset + len(piece) * block]
+        else:
+            flat_N = flat_N[:, piece.positions(row).to(flat_N.device) - first * band]
         yield piece, flat_N.unflatten(1, (len(piece), block)).transpose(0, 1)
 
 

@@ -1,8 +1,4 @@
-"""What methods that prune one layer at a time share: the same sparsity in each, N:M groups, the way through the layers.
-
-N:M here means N weights kept of each M that follow one another in a row of the weight, as (N, M). 2:4 is then the
-pattern of sparse tensor cores; the scripts of SparseGPT and Wanda name it by what goes instead (``prunen:prunem``),
-so that their 1:4 is (3, 4) here. A pattern fixes the sparsity at (M - N) / M.
+"""What methods that prune one layer at a time share: how many zeros each gets, and the way through the layers.
 
 Shape suffixes: R rows, S scores in a row, G groups of a convolution, O outputs of a group, I inputs of a group.
 """
@@ -10,15 +6,17 @@ Shape suffixes: R rows, S scores in a row, G groups of a convolution, O outputs 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.hessian import Images, damped, input_hessians, output_error
-from ovit_deploy.pruning.magnitude import uniform_zeros
-from ovit_deploy.pruning.method import Masks, Pruned, Report, num_zeros
-
-Pattern = tuple[int, int]
+from ovit_deploy.pruning.magnitude import check_layer_rule
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.patterns import Pattern, parse_pattern
+from ovit_deploy.pruning.spread import LayerRule, Spread, layer_shares
+from ovit_deploy.pruning.tiles import Tile
 
 
 @dataclass(frozen=True)
@@ -40,61 +38,79 @@ class PrunedLayer:
 Solve = Callable[[Tensor, Tensor, Tensor, int], PrunedLayer]
 
 
-def check_settings(*, damping: float = 0.0, pattern: Pattern | None = None, **counts: int) -> None:
-    """Refuse settings that mean nothing: ``counts`` are at least 1, a pattern keeps some of a group and not all."""
+class Settings(Protocol):
+    """The fields that these methods share."""
+
+    @property
+    def pattern(self) -> str:
+        """Which weights may be zero together: patterns.py."""
+        ...
+
+    @property
+    def allocation(self) -> LayerRule:
+        """How zeros are shared out to layers: ``uniform``, ``erk`` or ``owl``."""
+        ...
+
+    @property
+    def spread(self) -> Spread:
+        """Bounds of layers, and settings of OWL."""
+        ...
+
+
+def check_settings(settings: Settings, *, damping: float = 0.0, **counts: int) -> None:
+    """Refuse settings that mean nothing: ``counts`` are at least 1."""
     for name, count in counts.items():
         if count < 1:
             raise PruningError(f"{name} is {count}, but at least 1 is needed")
     if not (math.isfinite(damping) and damping >= 0):
         raise PruningError(f"damping is {damping}, which is not a number of at least 0")
-    if pattern is not None and not 0 < pattern[0] < pattern[1]:
-        raise PruningError(f"the pattern {pattern[0]}:{pattern[1]} keeps nothing or everything", "try 2:4")
+    check_layer_rule(settings.allocation)
+    settings.spread.check(settings.allocation, parse_pattern(settings.pattern))
 
 
-def layer_zeros(masks: Masks, sparsity: float, pattern: Pattern | None = None) -> dict[str, int]:
-    """Zeros of each target: of one common sparsity, or of the pattern.
+def layer_zeros(
+    settings: Settings, model: nn.Module, masks: Masks, sparsity: float, calibration: Calibration | None
+) -> tuple[dict[str, Tensor], Pattern, dict[str, int]]:
+    """Copies of the targets, the pattern laid on them, and the zeros that each gets.
 
     Raises:
-        PruningError: The sparsity is not that of the pattern, a row does not divide into its groups, or a target has
-            more zeros already.
+        PruningError: The sparsity cannot be had, a target does not take the pattern or has more zeros already.
     """
-    if pattern is None:
-        return uniform_zeros(masks, sparsity)
-    kept, group = pattern
-    exact = (group - kept) / group
-    if not math.isclose(sparsity, exact, abs_tol=1e-6):  # as many digits as the error shows
-        raise PruningError(f"{kept}:{group} is a sparsity of {exact:g}, not {sparsity}", f"ask for {exact:g}")
-    num_zeros(masks, exact)  # which refuses to go back
-    for name, mask in masks.items():
-        check_groups(name, mask, pattern)
-    return {name: mask.numel() * (group - kept) // group for name, mask in masks.items()}
-
-
-def check_groups(name: str, mask: Tensor, pattern: Pattern) -> None:
-    """Refuse a target that does not divide into the groups of a pattern, or cannot follow it any more."""
-    kept, group = pattern
-    if mask.ndim > 2 and mask[0, 0].numel() > 1:
-        raise PruningError(
-            f"{name} is a convolution with a kernel larger than 1: groups of {group} inputs are not neighbours in it",
-            "leave it out of the targets, or prune it without a pattern",
-        )
-    if mask[0].numel() % group:
-        raise PruningError(
-            f"{name} has rows of {mask[0].numel()} weights, which are not groups of {group}",
-            "leave it out of the targets, or choose another pattern",
-        )
-    worst = group - int(mask.reshape(-1, group).sum(dim=1).min())
-    if worst > group - kept:
-        raise PruningError(
-            f"{name} has {worst} zeros in a group of {group} already, {kept}:{group} allows {group - kept}",
-            "apply the pattern before other pruning",
-        )
+    pattern = parse_pattern(settings.pattern).on(masks)
+    weights, total = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
+    layers = settings.spread.layers(model, masks, rule=settings.allocation, pattern=pattern, calibration=calibration)
+    if pattern.limited:
+        return weights, pattern, {name: mask.numel() // pattern.group * pattern.limit for name, mask in masks.items()}
+    sizes = {name: mask.numel() // pattern.unit for name, mask in masks.items()}
+    present = {name: (mask.numel() - int(mask.sum())) // pattern.unit for name, mask in masks.items()}
+    shares = layer_shares(settings.allocation, sizes, present, total // pattern.unit, layers)
+    return weights, pattern, {name: share * pattern.unit for name, share in shares.items()}
 
 
 def smallest_of_rows(score_RS: Tensor, counts_R: Tensor | int) -> Tensor:
     """True at the ``counts_R`` smallest scores of each row, the first of equals first; leading dimensions are free."""
     rank_RS = score_RS.argsort(dim=-1, stable=True).argsort(dim=-1)
     return rank_RS < (counts_R[..., None] if isinstance(counts_R, Tensor) else counts_R)
+
+
+def in_units(matrix_GOI: Tensor, tile: Tile) -> Tensor:
+    """Sums over tiles [G, O / rows, I / columns].
+
+    Raises:
+        PruningError: A group of a convolution does not divide into tiles.
+    """
+    rows, columns = tile
+    if matrix_GOI.shape[1] % rows:
+        raise PruningError(
+            f"blocks of {rows} rows do not divide the {matrix_GOI.shape[1]} outputs of a group of a convolution",
+            "leave the layer out of the targets, or choose another pattern",
+        )
+    return matrix_GOI.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).sum(dim=(2, 4))
+
+
+def out_of_units(units_GPQ: Tensor, tile: Tile) -> Tensor:
+    """The value of a tile for each of its weights [G, O, I]."""
+    return units_GPQ.repeat_interleave(tile[0], dim=1).repeat_interleave(tile[1], dim=2)
 
 
 def as_matrix(tensor: Tensor, curvature: Tensor) -> Tensor:

@@ -1,22 +1,25 @@
 """Magnitude pruning: the smallest weights go, and nothing compensates.
 
-Global (Han et al. 2015, arXiv 1506.02626, over all layers together) and uniform (every layer to the same sparsity). The
-number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that stands first goes first. With a pattern
-(patterns.py) the N largest of each M stay, or whole groups go, the smallest norm first.
+Global (Han et al. 2015, arXiv 1506.02626, over all layers together) and by layers (every layer to the same sparsity, or
+to its share by ERK or OWL). The number of zeros is ``round(sparsity * n)``; of equal magnitudes the one that stands
+first goes first. With a pattern (patterns.py) the N largest of each M stay, or whole groups go, smallest norm first.
+
+To allocation.py removing a weight costs ``w^2 / 2``, the OBS loss under a Hessian that is the identity; that orders
+weights as their magnitudes do, and gives prices the meaning that they have elsewhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros
+from ovit_deploy.pruning.allocation import Curve, Rule, allocate
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import Pattern, parse_pattern
-from ovit_deploy.pruning.shares import uniform_shares
-
-Choose = Callable[[Mapping[str, Tensor], int, Pattern], Mapping[str, Tensor]]
+from ovit_deploy.pruning.spread import FREE, LayerRule, Layers, Spread
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,16 @@ class GlobalMagnitude:
     """The smallest weights of all targets together.
 
     Args:
-        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. N:M leaves nothing to choose between layers.
+        pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py. N:M leaves nothing to choose between
+            layers.
+        spread: Bounds and prices of layers; prices look at one calibration image.
     """
 
     pattern: str = "unstructured"
+    spread: Spread = FREE
 
     def __post_init__(self) -> None:
-        parse_pattern(self.pattern)
+        self.spread.check("marginal", parse_pattern(self.pattern))
 
     def prune(
         self,
@@ -41,24 +47,27 @@ class GlobalMagnitude:
         calibration: Calibration | None = None,
         report: Report | None = None,
     ) -> Pruned:
-        """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
-        return prune_by_magnitude(
-            model, masks, sparsity, parse_pattern(self.pattern), lambda scores, num, _: largest_of_all(scores, num)
-        )
+        """See :class:`ovit_deploy.pruning.method.Method`; looks at no images, unless for prices."""
+        return prune_by_magnitude(model, masks, sparsity, self.pattern, "marginal", self.spread, calibration)
 
 
 @dataclass(frozen=True)
 class UniformMagnitude:
-    """The smallest weights of each target, every target to the same sparsity.
+    """The smallest weights of each target, every target to the same sparsity or to its share.
 
     Args:
-        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py.
+        pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py.
+        allocation: ``uniform``, ``erk`` or ``owl``, which looks at calibration images.
+        spread: Bounds of layers, and settings of OWL.
     """
 
     pattern: str = "unstructured"
+    allocation: LayerRule = "uniform"
+    spread: Spread = FREE
 
     def __post_init__(self) -> None:
-        parse_pattern(self.pattern)
+        check_layer_rule(self.allocation)
+        self.spread.check(self.allocation, parse_pattern(self.pattern))
 
     def prune(
         self,
@@ -69,70 +78,75 @@ class UniformMagnitude:
         calibration: Calibration | None = None,
         report: Report | None = None,
     ) -> Pruned:
-        """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
-        return prune_by_magnitude(model, masks, sparsity, parse_pattern(self.pattern), largest_of_each)
+        """See :class:`ovit_deploy.pruning.method.Method`; looks at no images, unless for OWL."""
+        return prune_by_magnitude(model, masks, sparsity, self.pattern, self.allocation, self.spread, calibration)
+
+
+def check_layer_rule(allocation: str) -> None:
+    """Refuse an allocation that is no rule for layers as a whole."""
+    if allocation not in get_args(LayerRule):
+        raise PruningError(f"unknown allocation {allocation!r}", f"choose one of {', '.join(get_args(LayerRule))}")
 
 
 def prune_by_magnitude(
     model: nn.Module,
     masks: Masks,
     sparsity: float,
-    pattern: Pattern,
-    choose: Choose,
+    pattern_name: str,
+    rule: Rule,
+    spread: Spread,
+    calibration: Calibration | None,
 ) -> Pruned:
-    """Drop the smallest magnitudes, as `prune_by_scores` does."""
+    """Drop the smallest."""
+    pattern = parse_pattern(pattern_name).on(masks)
     weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
-    scores = {name: magnitude(weights[name], masks[name], pattern) for name in masks}
-    return prune_by_scores(weights, scores, zeros, pattern, choose)
+    layers = spread.layers(model, masks, rule=rule, pattern=pattern, calibration=calibration)
+    losses = {name: weight.double().square() / 2 for name, weight in weights.items()}
+    return prune_by_losses(weights, masks, losses, zeros, pattern=pattern, rule=rule, layers=layers)
 
 
-def prune_by_scores(
-    weights: Mapping[str, Tensor], scores: Mapping[str, Tensor], zeros: int, pattern: Pattern, choose: Choose
+def prune_by_losses(
+    weights: Mapping[str, Tensor],
+    masks: Masks,
+    losses: Mapping[str, Tensor],
+    zeros: int,
+    *,
+    pattern: Pattern,
+    rule: Rule,
+    layers: Layers,
 ) -> Pruned:
-    """Drop the smallest scores: so many of each group where the pattern says so, else as ``choose`` spreads them.
+    """Drop the cheapest: so many of each group where the pattern says so, else as ``rule`` spreads the removals.
 
-    Scores are of weights or of groups that go whole; below zero where pruned already, nowhere else.
+    Args:
+        weights: Present values.
+        masks: What is kept of them at present.
+        losses: Of removing each weight by itself, not negative; those of a group that goes whole add up.
+        zeros: In all, those that are there already included.
+        pattern: Laid on the targets.
+        rule: See allocation.py.
+        layers: What the rule looks at.
     """
+    units = {name: unit_losses(losses[name], mask, pattern) for name, mask in masks.items()}
     if pattern.limited:
-        return pruned_to(weights, {name: largest_of_groups(score, pattern) for name, score in scores.items()})
-    return pruned_to(weights, choose(scores, zeros // pattern.unit, pattern))
+        kept = {name: largest_of_groups(loss, pattern) for name, loss in units.items()}
+    else:
+        orders = {name: loss.argsort(stable=True) for name, loss in units.items()}
+        curves = {name: sorted_curve(loss[orders[name]]) for name, loss in units.items()}
+        counts = allocate(curves, zeros // pattern.unit, rule=rule, layers=layers)
+        gone = {name: int((loss < 0).sum()) + int(counts[name]) for name, loss in units.items()}
+        kept = {name: without(order[: gone[name]], len(order)) for name, order in orders.items()}
+    return pruned_to(weights, {name: pattern.spread_out(kept[name], weight) for name, weight in weights.items()})
 
 
-def uniform_zeros(masks: Masks, sparsity: float) -> dict[str, int]:
-    """Zeros of each target at one common sparsity.
-
-    Raises:
-        PruningError: The sparsity cannot be had, or a target is sparser already.
-    """
-    present = {name: mask.numel() - int(mask.sum()) for name, mask in masks.items()}
-    return growing_shares({name: mask.numel() for name, mask in masks.items()}, present, num_zeros(masks, sparsity))
+def unit_losses(loss: Tensor, mask: Tensor, pattern: Pattern) -> Tensor:
+    """Of every unit; -1 where it is pruned already, so that it goes first."""
+    return pattern.units(loss).sum(dim=1).masked_fill(~pattern.units(mask.to(loss.device)).any(dim=1), -1)
 
 
-def growing_shares(
-    sizes: Mapping[str, int], present: Mapping[str, int], total_zeros: int, *, unit: int = 1
-) -> dict[str, int]:
-    """`uniform_shares`, none below the zeros that are there already; all in groups of ``unit`` weights.
-
-    Raises:
-        PruningError: A target is sparser already.
-    """
-    shares = uniform_shares(sizes, total_zeros)
-    for name, share in shares.items():
-        if present[name] > share:
-            raise PruningError(
-                f"{name} has {present[name] * unit} zeros already, uniform sparsity wants {share * unit}",
-                "ask for more sparsity, or prune globally",
-            )
-    return shares
-
-
-def magnitude(weight: Tensor, mask: Tensor, pattern: Pattern) -> Tensor:
-    """|w|, or the norm of each group that goes whole; -1 where it is pruned already, so that it goes first."""
-    score, gone = weight.abs().flatten(), ~mask.to(weight.device).flatten()
-    if pattern.whole:
-        score = torch.linalg.vector_norm(score.view(-1, pattern.group), dim=1)
-        gone = gone.view(-1, pattern.group).all(dim=1)
-    return score.masked_fill(gone, -1)
+def sorted_curve(loss: Tensor) -> Curve:
+    """A layer as one block, whose units go in the order of their losses, which rise."""
+    rank = torch.arange(1, len(loss) + 1, dtype=torch.int32, device=loss.device) - int((loss < 0).sum())
+    return Curve(rank.clamp(min=0)[None], loss.clamp(min=0)[None])
 
 
 def largest_of_groups(score: Tensor, pattern: Pattern) -> Tensor:
@@ -141,32 +155,18 @@ def largest_of_groups(score: Tensor, pattern: Pattern) -> Tensor:
     return (order_GS.argsort(dim=1) >= pattern.limit).flatten()
 
 
-def largest_of_all(scores: Mapping[str, Tensor], num_removed: int) -> dict[str, Tensor]:
-    """Masks that drop the ``num_removed`` smallest scores of all targets together."""
-    kept = without_smallest(torch.cat([score.flatten() for score in scores.values()]), num_removed)
-    parts = kept.split([score.numel() for score in scores.values()])
-    return dict(zip(scores, parts, strict=True))
-
-
-def largest_of_each(scores: Mapping[str, Tensor], num_removed: int, pattern: Pattern) -> dict[str, Tensor]:
-    """Masks that drop the smallest scores of each target, ``num_removed`` in all, at one common sparsity."""
-    present = {name: int((score < 0).sum()) for name, score in scores.items()}
-    sizes = {name: score.numel() for name, score in scores.items()}
-    shares = growing_shares(sizes, present, num_removed, unit=pattern.unit)
-    return {name: without_smallest(score, shares[name]) for name, score in scores.items()}
-
-
 def without_smallest(score: Tensor, num_removed: int) -> Tensor:
     """Mask that drops the ``num_removed`` smallest scores, the first of equals first."""
-    kept = torch.ones(score.numel(), dtype=torch.bool, device=score.device)
-    kept[score.flatten().argsort(stable=True)[:num_removed]] = False
-    return kept.view_as(score)
+    return without(score.flatten().argsort(stable=True)[:num_removed], score.numel()).view_as(score)
 
 
-def pruned_to(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> Pruned:
-    """The present weights, cut to what is kept of each: weights, or whole groups of them."""
-    masks = {}
-    for name, weight in weights.items():
-        unit = weight.numel() // kept[name].numel()
-        masks[name] = kept[name].flatten().repeat_interleave(unit).view_as(weight)
-    return Pruned(masks, {name: weight.masked_fill(~masks[name], 0) for name, weight in weights.items()})
+def without(at: Tensor, size: int) -> Tensor:
+    """Mask of ``size`` that drops what stands ``at``."""
+    kept = torch.ones(size, dtype=torch.bool, device=at.device)
+    kept[at] = False
+    return kept
+
+
+def pruned_to(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Pruned:
+    """The present weights, cut to what is kept of each."""
+    return Pruned(dict(masks), {name: weight.masked_fill(~masks[name], 0) for name, weight in weights.items()})

@@ -8,9 +8,9 @@ Cholesky factor of m by m numbers::
     F    = damping I + 1/m G^T G
     F^-1 = 1/damping (I - T^T T)      with  L L^T = m damping I + G G^T,  T = L^-1 G
 
-Saliency, allocation and update are those of WoodFisher (woodfisher.py).
+Saliency, allocation and update are those of WoodFisher (woodfisher.py), as are patterns.
 
-Shape suffixes: K blocks, B weights in a block, M gradients.
+Shape suffixes: K blocks, B weights in a block, M gradients, G units of S weights that go together.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.allocation import Curve
+from ovit_deploy.pruning.allocation import Curve, Rule
 from ovit_deploy.pruning.fisher import Fishers, Span, cholesky, each_gradient, empty_blocks
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
-from ovit_deploy.pruning.patterns import UNSTRUCTURED, Pattern
+from ovit_deploy.pruning.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
+from ovit_deploy.pruning.spread import FREE, Spread
+from ovit_deploy.pruning.streaming import Problem
 from ovit_deploy.pruning.woodfisher import by_saliency, pull
 
 # Where 1 - sum_i T_ip^2 falls below so many machine epsilons it is rounding noise.
@@ -40,12 +42,18 @@ class MFAC:
         num_grads: m, the calibration samples whose gradients are held.
         damping: Of the Fisher matrices that the gradients stand for; not 0.
         memory_budget: Bytes for gradients and work on them; None takes half of the free memory.
+        pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py. Blocks then hold whole groups.
+        allocation: How removals are spread over blocks: a rule of allocation.py.
+        spread: Bounds and prices of layers, and settings of OWL.
     """
 
     block_size: int = 2048
     num_grads: int = 1024
     damping: float = 1e-6
     memory_budget: int | None = None
+    pattern: str = "unstructured"
+    allocation: Rule = "marginal"
+    spread: Spread = FREE
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -63,8 +71,14 @@ class MFAC:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`."""
         calibration = required(calibration, "M-FAC", self.num_grads)
-        problem = problem_of(self, GradientVectors(self.damping), model, masks, calibration, report)
-        return prune_in_pieces(problem, sparsity, rule="marginal")
+        return prune_in_pieces(self.problem(model, masks, calibration, report), sparsity, rule=self.allocation)
+
+    def problem(
+        self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
+    ) -> Problem:
+        """The model as it is now, to be taken through elimination."""
+        scheme = GradientVectors(self.damping, parse_pattern(self.pattern).on(masks))
+        return problem_of(self, scheme, model, masks, calibration, report)
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,8 @@ class GradientVectors:
     def order(self, w_KB: Tensor, held_KMB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
         factor_KMB, jitter_K = inverse_factor(held_KMB, self.damping)
-        return by_saliency(w_KB, diagonal(factor_KMB, self.damping), active_KB), jitter_K
+        own_KGSS = own_blocks(factor_KMB, self.pattern.unit, self.damping)
+        return by_saliency(w_KB, own_KGSS, active_KB, self.pattern), jitter_K
 
     def settle(self, w_KB: Tensor, held_KMB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`; the order decides."""
@@ -116,7 +131,7 @@ class GradientVectors:
     def update(self, w_KB: Tensor, held_KMB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
         factor_KMB, _ = inverse_factor(held_KMB, self.damping)
-        pull_KB = pull(w_KB, diagonal(factor_KMB, self.damping), kept_KB)
+        pull_KB = pull(w_KB, own_blocks(factor_KMB, self.pattern.unit, self.damping), kept_KB)
         return (w_KB - inverse_times(factor_KMB, pull_KB, self.damping)).masked_fill(~kept_KB, 0)
 
     def loss(self, change_KB: Tensor, held_KMB: Tensor) -> float:
@@ -134,10 +149,13 @@ def inverse_factor(gradient_KMB: Tensor, damping: float) -> tuple[Tensor, Tensor
     return torch.linalg.solve_triangular(lower_KMM, gradient_KMB, upper=False), jitter_K
 
 
-def diagonal(factor_KMB: Tensor, damping: float) -> Tensor:
-    """Of F^-1 [K, B]."""
-    least = CANCELLED * torch.finfo(factor_KMB.dtype).eps
-    return (1 - factor_KMB.square().sum(dim=1)).clamp(min=least) / damping
+def own_blocks(factor_KMB: Tensor, size: int, damping: float) -> Tensor:
+    """``[F^-1]_qq`` of every unit of ``size`` weights [K, G, S, S]; for single weights the diagonal."""
+    factor_KGMS = factor_KMB.unflatten(2, (-1, size)).transpose(1, 2)
+    own_KGSS = -(factor_KGMS.mT @ factor_KGMS)
+    diagonal_KGS = own_KGSS.diagonal(dim1=2, dim2=3)
+    diagonal_KGS.copy_((1 + diagonal_KGS).clamp(min=CANCELLED * torch.finfo(factor_KMB.dtype).eps))
+    return own_KGSS / damping
 
 
 def inverse_times(factor_KMB: Tensor, vector_KB: Tensor, damping: float) -> Tensor:

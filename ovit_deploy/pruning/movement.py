@@ -13,12 +13,12 @@ come back while its score learns on; here a pruned weight is zero, its score sta
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from ovit_deploy.pruning.magnitude import largest_of_all, largest_of_each, prune_by_scores
+from ovit_deploy.pruning.magnitude import prune_by_losses
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
-from ovit_deploy.pruning.patterns import Pattern, parse_pattern
+from ovit_deploy.pruning.patterns import parse_pattern
+from ovit_deploy.pruning.spread import FREE
 
 
 def add_movement(score: Tensor, weight: Tensor, gradient: Tensor) -> None:
@@ -33,7 +33,7 @@ class Movement:
     Args:
         scores: S of every target, shaped like its weight.
         together: All targets are compared, instead of each going to the same sparsity.
-        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py.
+        pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py.
     """
 
     scores: Mapping[str, Tensor]
@@ -54,20 +54,15 @@ class Movement:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
         assert masks.keys() <= self.scores.keys(), "a target without scores"
-        pattern = parse_pattern(self.pattern)
+        pattern = parse_pattern(self.pattern).on(masks)
+        rule = "marginal" if self.together else "uniform"
+        layers = FREE.layers(model, masks, rule=rule, pattern=pattern, calibration=None)
         weights, zeros = pattern.weights(model, masks), pattern.num_zeros(masks, sparsity)
-        places = ranked({name: self.scores[name] for name in masks}, masks, pattern)
-        choose = (lambda scores, num, _: largest_of_all(scores, num)) if self.together else largest_of_each
-        return prune_by_scores(weights, places, zeros, pattern, choose)
+        losses = above_zero({name: self.scores[name] for name in masks})
+        return prune_by_losses(weights, masks, losses, zeros, pattern=pattern, rule=rule, layers=layers)
 
 
-def ranked(scores: Masks, masks: Masks, pattern: Pattern) -> dict[str, Tensor]:
-    """The place of each score, or of each whole group's sum, among those of all targets; -1 where pruned already.
-
-    Scores may have any sign; places have none, and say the same about which of them are smallest.
-    """
-    groups = {name: score.reshape(-1, pattern.unit).sum(dim=1) for name, score in scores.items()}
-    gone = {name: ~mask.reshape(-1, pattern.unit).any(dim=1) for name, mask in masks.items()}
-    place = torch.cat(list(groups.values())).argsort(stable=True).argsort()
-    parts = place.split([group.numel() for group in groups.values()])
-    return {name: part.masked_fill(gone[name], -1) for name, part in zip(groups, parts, strict=True)}
+def above_zero(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scores, which may have any sign, over the smallest of all; they say the same about which are smallest."""
+    least = min(score.min() for score in scores.values()).double()
+    return {name: score.double() - least for name, score in scores.items()}

@@ -17,16 +17,20 @@ Shape suffixes: G groups of a convolution, O outputs of a group, I inputs, R = G
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ovit_deploy.kernels.eliminate import eliminate
+from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Curve, allocate
 from ovit_deploy.pruning.fisher import compensate, invert
+from ovit_deploy.pruning.greedy import greedy_curve
 from ovit_deploy.pruning.hessian import images_for
 from ovit_deploy.pruning.layerwise import PrunedLayer, check_settings, layer_zeros, reconstruct
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.patterns import Pattern, parse_pattern
+from ovit_deploy.pruning.spread import FREE, LayerRule, Spread
 
 # Copies of a row's H that elimination and compensation take, and those that a layer takes beside.
 COPIES_A_ROW = 6
@@ -43,14 +47,26 @@ class OBC:
         num_samples: Calibration images whose inputs are measured; each gives as many inputs as it has tokens.
         damping: Added to the diagonal of an input Hessian, in multiples of its mean diagonal.
         memory_budget: Bytes for input Hessians and for one row at work; None takes half of the free memory.
+        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. Rows are pruned by themselves, so not ``RxC``
+            with more than one row.
+        allocation: How zeros are shared out to layers: ``uniform``, ``erk`` or ``owl``.
+        spread: Bounds of layers, and settings of OWL.
     """
 
     num_samples: int = 1024
     damping: float = 0.01
     memory_budget: int | None = None
+    pattern: str = "unstructured"
+    allocation: LayerRule = "uniform"
+    spread: Spread = FREE
 
     def __post_init__(self) -> None:
-        check_settings(num_samples=self.num_samples, damping=self.damping)
+        check_settings(self, num_samples=self.num_samples, damping=self.damping)
+        if parse_pattern(self.pattern).rows != 1:
+            raise PruningError(
+                f"OBC prunes every row by itself: the blocks of {self.pattern} have several",
+                "choose a pattern of one row, or SparseGPT",
+            )
 
     def prune(
         self,
@@ -62,15 +78,14 @@ class OBC:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`. Predicts no loss."""
-        weights = target_weights(model, masks)
-        zeros = layer_zeros(masks, sparsity)
+        weights, pattern, zeros = layer_zeros(self, model, masks, sparsity, calibration)
         return reconstruct(
             model,
             weights,
             masks,
             zeros,
             images_for("OBC", calibration, self.num_samples),
-            prune_rows,
+            partial(prune_rows, pattern=pattern),
             damping=self.damping,
             memory_budget=self.memory_budget,
             copies=COPIES_A_ROW + COPIES_A_LAYER,
@@ -78,12 +93,14 @@ class OBC:
         )
 
 
-def prune_rows(w_GOI: Tensor, kept_GOI: Tensor, hessian_GII: Tensor, num_zeros: int) -> PrunedLayer:
+def prune_rows(
+    w_GOI: Tensor, kept_GOI: Tensor, hessian_GII: Tensor, num_zeros: int, *, pattern: Pattern
+) -> PrunedLayer:
     """Prune a layer to ``num_zeros`` zeros, those that are there already included."""
     w_RI = w_GOI.flatten(0, 1)
-    curve, jitter = eliminate_rows(w_RI, kept_GOI.flatten(0, 1), hessian_GII)
-    counts_R = allocate({"layer": curve}, num_zeros, rule="marginal")["layer"]
-    kept_RI = (curve.rank_KB > counts_R[:, None]).to(w_RI.device)
+    curve, jitter = eliminate_rows(w_RI, kept_GOI.flatten(0, 1), hessian_GII, pattern)
+    counts_R = allocate({"layer": curve}, num_zeros // pattern.unit, rule="marginal")["layer"]
+    kept_RI = (curve.rank_KB > counts_R[:, None]).repeat_interleave(pattern.unit, dim=1).to(w_RI.device)
     u_RI = torch.empty_like(w_RI, dtype=torch.float64)
     for rows, hessian_II in row_pieces(len(w_RI), hessian_GII):
         part_RI = w_RI[rows]
@@ -91,9 +108,10 @@ def prune_rows(w_GOI: Tensor, kept_GOI: Tensor, hessian_GII: Tensor, num_zeros: 
     return PrunedLayer(u_RI.view_as(w_GOI), kept_RI.view_as(w_GOI), jitter)
 
 
-def eliminate_rows(w_RI: Tensor, active_RI: Tensor, hessian_GII: Tensor) -> tuple[Curve, float]:
+def eliminate_rows(w_RI: Tensor, active_RI: Tensor, hessian_GII: Tensor, pattern: Pattern) -> tuple[Curve, float]:
     """Eliminate in every row; returns the curves, on the CPU, and the largest jitter."""
-    curve = Curve(torch.zeros(w_RI.shape, dtype=torch.int32), torch.zeros(w_RI.shape, dtype=torch.float64))
+    shape = (len(w_RI), w_RI.shape[1] // pattern.unit)
+    curve = Curve(torch.zeros(shape, dtype=torch.int32), torch.zeros(shape, dtype=torch.float64))
     worst = 0.0
     shared: tuple[Tensor, Tensor, Tensor] | None = None
     for rows, hessian_II in row_pieces(len(w_RI), hessian_GII):
@@ -104,7 +122,7 @@ def eliminate_rows(w_RI: Tensor, active_RI: Tensor, hessian_GII: Tensor) -> tupl
             if shared is None or shared[0] is not hessian_II:
                 shared = (hessian_II, *invert(hessian_II[None], part_RI[:1]))
             finv_RII, jitter_R = shared[1].expand(len(part_RI), -1, -1), shared[2]
-        found = eliminate(w_RI[rows].double(), finv_RII, part_RI)
+        found = greedy_curve(w_RI[rows], finv_RII, part_RI, pattern)
         curve.rank_KB[rows], curve.marginal_KB[rows] = found.rank_KB.cpu(), found.marginal_KB.cpu()
         worst = max(worst, float(jitter_R.max()))
     return curve, worst

@@ -15,20 +15,19 @@ streaming.py strings them together within a memory budget.
 """
 
 from dataclasses import dataclass
-from typing import get_args
 
-import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.kernels.eliminate import eliminate, eliminate_groups
 from ovit_deploy.pruning.allocation import Curve, Rule
 from ovit_deploy.pruning.fisher import compensate, invert
+from ovit_deploy.pruning.greedy import greedy_curve
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.pruning.refine import refine
 from ovit_deploy.pruning.scheme import FisherScheme
 from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
+from ovit_deploy.pruning.spread import FREE, Spread
 from ovit_deploy.pruning.streaming import Problem
 
 
@@ -40,11 +39,12 @@ class OViT:
         block_size: B; each tensor takes the smallest divisor of its size that is at least this.
         num_grads: m, the calibration samples whose gradients make the Fisher matrices.
         damping: Added to the diagonal of the Fisher matrices.
-        allocation: How removals are spread over blocks: hull, marginal, cumulative or uniform.
+        allocation: How removals are spread over blocks: a rule of allocation.py.
         num_recomputations: Pieces in which the jump in sparsity is made, each with Fisher matrices of its own.
         memory_budget: Bytes for Fisher matrices and work on them; None takes half of the free memory.
-        pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. Blocks then hold whole groups.
+        pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py. Blocks then hold whole groups.
         refine: Swap pruned for kept weights inside each block while that lowers the predicted loss.
+        spread: Bounds and prices of layers, and settings of OWL.
     """
 
     block_size: int = 192
@@ -55,11 +55,9 @@ class OViT:
     memory_budget: int | None = None
     pattern: str = "unstructured"
     refine: bool = False
+    spread: Spread = FREE
 
     def __post_init__(self) -> None:
-        if self.allocation not in get_args(Rule):
-            choices = ", ".join(get_args(Rule))
-            raise PruningError(f"unknown allocation {self.allocation!r}", f"choose one of {choices}")
         if parse_pattern(self.pattern).whole and self.refine:
             raise PruningError(
                 f"refine swaps single weights, {self.pattern} keeps groups whole", "leave refine out, or use N:M"
@@ -84,7 +82,8 @@ class OViT:
         self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
     ) -> Problem:
         """The model as it is now, to be taken through elimination."""
-        return problem_of(self, Greedy(parse_pattern(self.pattern), self.refine), model, masks, calibration, report)
+        scheme = Greedy(parse_pattern(self.pattern).on(masks), self.refine)
+        return problem_of(self, scheme, model, masks, calibration, report)
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,9 @@ class Greedy(FisherScheme):
     refine: bool = False
 
     def order(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
-        """See :class:`~ovit_deploy.pruning.scheme.Scheme`. What N:M must keep stands after all that may go."""
+        """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
         finv_KBB, jitter_K = invert(held_KBB, active_KB)
-        if self.pattern.whole:
-            found = eliminate_groups(w_KB.double(), finv_KBB, active_KB, group=self.pattern.group)
-            return Curve(found.rank_KB, found.marginal_KB), jitter_K
-        found = eliminate(w_KB.double(), finv_KBB, active_KB, group=self.pattern.group, limit=self.pattern.limit)
-        stays_KB = active_KB & (found.rank_KB == 0)
-        rank_KB = found.rank_KB.masked_fill(stays_KB, w_KB.shape[1])
-        return Curve(rank_KB, found.marginal_KB.masked_fill(stays_KB, torch.inf)), jitter_K
+        return greedy_curve(w_KB, finv_KBB, active_KB, self.pattern), jitter_K
 
     def settle(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""

@@ -1,20 +1,23 @@
-"""Sparsity patterns: which weights of a row may be zero together.
+"""Sparsity patterns: which weights may be zero together.
 
     unstructured  any weight
     N:M           N kept of each M consecutive inputs: 2:4 keeps 2 of 4, 1:4 keeps 1 of 4
     block4        4 consecutive inputs are kept or pruned together (any size: block2, block8, ...)
+    RxC           blocks of R consecutive outputs and C consecutive inputs; -1 stands for all of them, so that 1x-1 are
+                  whole rows (output neurons) and -1x1 whole columns
 
-Groups are aligned: the first one starts at input 0. A weight flattened row-major holds a group's weights side by side
-only if its last dimension is its inputs, so patterns are for linear layers and 1x1 convolutions.
+Groups are aligned: the first one starts at input 0 of output 0. A weight holds a group's weights side by side, or rows
+of it, only if its last dimension is its inputs, so patterns are for linear layers and 1x1 convolutions.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.method import Masks, num_zeros, target_weights
+from ovit_deploy.pruning.tiles import Tile, from_tiles, to_tiles
 
 # How far a sparsity may be from 1 - N/M: that of 1:3 is written 0.667.
 TOLERANCE = 1e-3
@@ -26,15 +29,28 @@ class Pattern:
 
     Args:
         name: As it is written.
-        group: Consecutive inputs that form a group.
-        limit: The most zeros of a group.
+        rows: Consecutive outputs that form a group; -1 for all.
+        columns: Consecutive inputs that form a group; -1 for all.
+        limit: The most zeros of a group of which some are kept.
         whole: Groups are kept or pruned as one.
     """
 
     name: str
-    group: int = 1
+    rows: int = 1
+    columns: int = 1
     limit: int = 1
     whole: bool = False
+
+    @property
+    def tile(self) -> Tile:
+        """The rows and columns of a group."""
+        assert self.rows > 0 and self.columns > 0, "the pattern has not been laid on targets"
+        return self.rows, self.columns
+
+    @property
+    def group(self) -> int:
+        """Weights that form a group."""
+        return self.tile[0] * self.tile[1]
 
     @property
     def unit(self) -> int:
@@ -44,7 +60,42 @@ class Pattern:
     @property
     def limited(self) -> bool:
         """Whether groups keep some of their weights: N:M."""
-        return self.limit < self.group
+        return not self.whole and self.limit < self.columns
+
+    def on(self, masks: Masks) -> "Pattern":
+        """The pattern with the sizes of the targets where it says -1.
+
+        Raises:
+            PruningError: The targets have different sizes there.
+        """
+        if min(self.rows, self.columns) > 0:
+            return self
+        for name, mask in masks.items():
+            if mask.ndim < 2:
+                raise PruningError(f"{name} has shape {tuple(mask.shape)}, and no rows and columns for {self.name}")
+        tiles = {
+            name: (mask.shape[0] if self.rows < 0 else self.rows, mask.shape[1] if self.columns < 0 else self.columns)
+            for name, mask in masks.items()
+        }
+        if not tiles:
+            return self
+        first, (rows, columns) = next(iter(tiles.items()))
+        for name, tile in tiles.items():
+            if tile != (rows, columns):
+                raise PruningError(
+                    f"pattern {self.name} means blocks of {rows} by {columns} in {first}, but of {tile[0]} by "
+                    f"{tile[1]} in {name}",
+                    "prune targets of different shapes by pruners of their own",
+                )
+        return replace(self, rows=rows, columns=columns)
+
+    def units(self, tensor: Tensor) -> Tensor:
+        """What is shaped like a weight as [units, weights of a unit]."""
+        return to_tiles(tensor, self.tile).unflatten(0, (-1, self.unit))
+
+    def spread_out(self, unit_values: Tensor, like: Tensor) -> Tensor:
+        """A value for each unit as a tensor shaped ``like`` a weight."""
+        return from_tiles(unit_values.flatten().repeat_interleave(self.unit), like.shape, self.tile)
 
     def num_zeros(self, masks: Masks, sparsity: float) -> int:
         """Zeros over all targets together: all groups at their limit for N:M, else the nearest whole groups.
@@ -83,12 +134,13 @@ class Pattern:
                 f"{name} has shape {tuple(weight.shape)}: {self.name} is for linear layers and 1x1 convolutions",
                 "leave it out of the targets, or prune it unstructured",
             )
-        if weight.shape[1] % self.group:
-            raise PruningError(
-                f"{name} has {weight.shape[1]} inputs, which do not form groups of {self.group} for {self.name}",
-                "leave it out of the targets, or choose another pattern",
-            )
-        zeros_G = (~mask).flatten().unflatten(0, (-1, self.group)).sum(dim=1)
+        for size, group, kind in ((weight.shape[1], self.columns, "inputs"), (weight.shape[0], self.rows, "outputs")):
+            if size % group:
+                raise PruningError(
+                    f"{name} has {size} {kind}, which do not form groups of {group} for {self.name}",
+                    "leave it out of the targets, or choose another pattern",
+                )
+        zeros_G = to_tiles(~mask, self.tile).unflatten(0, (-1, self.group)).sum(dim=1)
         unfit = int(((zeros_G % self.group if self.whole else zeros_G - self.limit) > 0).sum())
         if unfit:
             raise PruningError(
@@ -101,7 +153,7 @@ UNSTRUCTURED = Pattern("unstructured")
 
 
 def parse_pattern(text: str) -> Pattern:
-    """The pattern that ``unstructured``, ``2:4`` or ``block4`` stands for.
+    """The pattern that ``unstructured``, ``2:4``, ``block4`` or ``2x4`` stands for.
 
     Raises:
         PruningError: It stands for none.
@@ -111,11 +163,12 @@ def parse_pattern(text: str) -> Pattern:
     if found := re.fullmatch(r"(\d+):(\d+)", text):
         kept, group = map(int, found.groups())
         if 0 < kept < group:
-            return Pattern(text, group=group, limit=group - kept)
-    if found := re.fullmatch(r"block(\d+)", text):
-        size = int(found[1])
-        if size > 1:
-            return Pattern(text, group=size, limit=size, whole=True)
+            return Pattern(text, columns=group, limit=group - kept)
+    if found := re.fullmatch(r"(?:block|(-1|\d+)x)(-1|\d+)", text):
+        rows, columns = int(found[1] or 1), int(found[2])
+        if 0 not in (rows, columns) and (rows, columns) not in ((1, 1), (-1, -1)):
+            return Pattern(text, rows=rows, columns=columns, whole=True)
     raise PruningError(
-        f"unknown pattern {text!r}", "write unstructured, N:M such as 2:4 (2 kept of 4), or blockN such as block4"
+        f"unknown pattern {text!r}",
+        "write unstructured, N:M such as 2:4 (2 kept of 4), blockN such as block4, or RxC such as 4x1 (-1 for all)",
     )

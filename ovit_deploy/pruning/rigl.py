@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.gradients import frozen, summed_loss
-from ovit_deploy.pruning.magnitude import magnitude, pruned_to, without_smallest
+from ovit_deploy.pruning.magnitude import pruned_to, without_smallest
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros, target_weights
-from ovit_deploy.pruning.patterns import UNSTRUCTURED
 from ovit_deploy.pruning.shares import Line, erk_shares, on_lines, uniform_shares
 
 Strategy = Literal["erdos_renyi_kernel", "erdos_renyi", "uniform"]
@@ -63,7 +62,7 @@ class SparseStart:
         """See :class:`ovit_deploy.pruning.method.Method`; looks at no images."""
         weights = target_weights(model, masks)
         shares = layer_zeros(masks, num_zeros(masks, sparsity), self.strategy)
-        scores = {name: magnitude(weights[name], masks[name], UNSTRUCTURED) for name in masks}
+        scores = {name: weight.abs().masked_fill(~masks[name], -1) for name, weight in weights.items()}
         return pruned_to(weights, {name: without_smallest(score, shares[name]) for name, score in scores.items()})
 
 

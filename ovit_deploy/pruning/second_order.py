@@ -7,7 +7,7 @@ before has left.
 import math
 import time
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import psutil
 from torch import nn
@@ -17,11 +17,33 @@ from ovit_deploy.pruning.allocation import Rule, allocate
 from ovit_deploy.pruning.fisher import take, too_few
 from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, write
+from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.pruning.scheme import Scheme
+from ovit_deploy.pruning.spread import Spread
 from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all
+from ovit_deploy.pruning.tiles import from_tiles
 
 
-class Settings(Protocol):
+class Allocated(Protocol):
+    """The fields that say which weights may go together, and from which layers."""
+
+    @property
+    def pattern(self) -> str:
+        """Which weights may be zero together: patterns.py."""
+        ...
+
+    @property
+    def allocation(self) -> Rule:
+        """How removals are spread over blocks and layers: allocation.py."""
+        ...
+
+    @property
+    def spread(self) -> Spread:
+        """Bounds and prices of layers, and settings of OWL."""
+        ...
+
+
+class Settings(Allocated, Protocol):
     """The fields that these methods share."""
 
     @property
@@ -52,6 +74,15 @@ def check_settings(settings: Settings) -> None:
             raise PruningError(f"{name} is {getattr(settings, name)}, but at least 1 is needed")
     if not (math.isfinite(settings.damping) and settings.damping >= 0):
         raise PruningError(f"damping is {settings.damping}, which is not a number of at least 0")
+    check_rule(settings)
+
+
+def check_rule(settings: Allocated) -> None:
+    """Refuse an allocation that there is not, or that does not go with the pattern."""
+    if settings.allocation not in get_args(Rule):
+        choices = ", ".join(get_args(Rule))
+        raise PruningError(f"unknown allocation {settings.allocation!r}", f"choose one of {choices}")
+    settings.spread.check(settings.allocation, parse_pattern(settings.pattern))
 
 
 def required(calibration: Calibration | None, method: str, num_grads: int) -> Calibration:
@@ -83,6 +114,7 @@ def problem_of(
         memory_budget=psutil.virtual_memory().available // 2 if budget is None else budget,
         report=report or (lambda text: None),
         scheme=scheme,
+        spread=settings.spread,
     )
 
 
@@ -121,13 +153,22 @@ def prune_in_pieces(problem: Problem, sparsity: float, *, rule: Rule, num_pieces
 
 def prune_once(problem: Problem, zeros: int, rule: Rule) -> Pruned:
     """From curvature at the present weights to ``zeros`` zeros."""
-    start, unit = time.perf_counter(), problem.scheme.pattern.unit
-    solution = eliminate_all(problem)
+    start = time.perf_counter()
+    pruned = settle(problem, eliminate_all(problem), zeros, rule)
+    return replace(pruned, details=pruned.details | {"seconds": time.perf_counter() - start})
+
+
+def settle(problem: Problem, solution: Solution, zeros: int, rule: Rule) -> Pruned:
+    """From curves to ``zeros`` zeros; the same solution serves any number of them."""
+    start, pattern = time.perf_counter(), problem.scheme.pattern
     problem.report(f"allocating {zeros} zeros by the {rule} rule")
-    counts = allocate(solution.curves, zeros // unit, rule=rule)
+    layers = problem.spread.layers(
+        problem.model, problem.masks, rule=rule, pattern=pattern, calibration=problem.calibration
+    )
+    counts = allocate(solution.curves, zeros // pattern.unit, rule=rule, layers=layers)
     settled = compensate_all(problem, solution, counts)
     masks = {
-        name: kept_KB.view_as(settled.weights[name]).to(problem.masks[name].device)
+        name: from_tiles(kept_KB.flatten(), problem.masks[name].shape, pattern.tile).to(problem.masks[name].device)
         for name, kept_KB in settled.kept.items()
     }
     record = details(problem, solution, settled, time.perf_counter() - start)

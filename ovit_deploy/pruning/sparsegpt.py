@@ -16,8 +16,9 @@ from torch import nn
 
 from ovit_deploy.pruning.column_sweep import COPIES, prune_columns
 from ovit_deploy.pruning.hessian import images_for
-from ovit_deploy.pruning.layerwise import Pattern, check_settings, layer_zeros, reconstruct
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
+from ovit_deploy.pruning.layerwise import check_settings, layer_zeros, reconstruct
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
+from ovit_deploy.pruning.spread import FREE, LayerRule, Spread
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,22 @@ class SparseGPT:
         num_samples: Calibration images whose inputs are measured; each gives as many inputs as it has tokens.
         damping: Added to the diagonal of an input Hessian, in multiples of its mean diagonal.
         columns: Columns for which weights are chosen together.
-        pattern: (N, M) keeps N of each M inputs that follow one another; None prunes without a pattern.
+        pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py.
         memory_budget: Bytes for input Hessians and work on them; None takes half of the free memory.
+        allocation: How zeros are shared out to layers: ``uniform``, ``erk`` or ``owl``.
+        spread: Bounds of layers, and settings of OWL.
     """
 
     num_samples: int = 1024
     damping: float = 0.01
     columns: int = 128
-    pattern: Pattern | None = None
+    pattern: str = "unstructured"
     memory_budget: int | None = None
+    allocation: LayerRule = "uniform"
+    spread: Spread = FREE
 
     def __post_init__(self) -> None:
-        check_settings(num_samples=self.num_samples, columns=self.columns, damping=self.damping, pattern=self.pattern)
+        check_settings(self, num_samples=self.num_samples, columns=self.columns, damping=self.damping)
 
     def prune(
         self,
@@ -51,15 +56,14 @@ class SparseGPT:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`. Predicts no loss."""
-        weights = target_weights(model, masks)
-        zeros = layer_zeros(masks, sparsity, self.pattern)
+        weights, pattern, zeros = layer_zeros(self, model, masks, sparsity, calibration)
         return reconstruct(
             model,
             weights,
             masks,
             zeros,
             images_for("SparseGPT", calibration, self.num_samples),
-            partial(prune_columns, columns=self.columns, pattern=self.pattern),
+            partial(prune_columns, columns=self.columns, pattern=pattern),
             damping=self.damping,
             memory_budget=self.memory_budget,
             copies=COPIES,

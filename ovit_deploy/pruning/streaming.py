@@ -25,6 +25,7 @@ from ovit_deploy.pruning.allocation import Counts, Curve
 from ovit_deploy.pruning.fisher import Fishers, Span, block_size_for
 from ovit_deploy.pruning.method import Calibration, Masks, Report, target_weights
 from ovit_deploy.pruning.scheme import Scheme
+from ovit_deploy.pruning.spread import FREE, Spread
 
 # One part in WORK_SHARE of the budget is for work: float64 copies of a few blocks, and gradients in the making.
 WORK_SHARE = 4
@@ -46,6 +47,7 @@ class Problem:
         memory_budget: Bytes; a quarter is for work, the rest for Fisher blocks.
         report: Told what goes on.
         scheme: What is held of a block, and the order and update that follow from it.
+        spread: Bounds and prices of layers.
     """
 
     model: nn.Module
@@ -57,6 +59,7 @@ class Problem:
     memory_budget: int
     report: Report
     scheme: Scheme
+    spread: Spread = FREE
 
     @property
     def work_bytes(self) -> int:
@@ -189,7 +192,7 @@ def plan(problem: Problem) -> list[list[Span]]:
                 groups.append([])
                 room = capacity
                 continue
-            groups[-1].append(Span(name, start, start + fitting, block))
+            groups[-1].append(Span(name, start, start + fitting, block, problem.scheme.pattern.tile))
             start += fitting
             room -= fitting * bytes_per_block
     return groups
@@ -246,7 +249,7 @@ def compensate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tens
         u_KB = problem.scheme.update(w_KB, part_KXB, active_KB, still_KB).to(w_KB.dtype)
         kept_KB[piece.start : piece.stop] = still_KB.to(kept_KB.device)
         loss = problem.scheme.loss(u_KB.double() - w_KB.double(), part_KXB)
-        w_KB.copy_(u_KB)
+        piece.put(weight, u_KB)
         return loss
 
     return sum(by_pieces(problem, span, run))

@@ -14,7 +14,8 @@ _BLOCK = re.compile(r"(-1|\d{1,4})x(-1|\d{1,4})")
 
 
 MaskKind = Literal["unstructured", "N:M", "1xG", "RxC"]
-KINDS: tuple[MaskKind, ...] = ("unstructured", "N:M", "1xG")
+KINDS: tuple[MaskKind, ...] = ("unstructured", "N:M", "1xG", "RxC")
+OF_ONE_ROW: tuple[MaskKind, ...] = ("unstructured", "N:M", "1xG")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _valid(text: str) -> bool:
     if found := _OF.fullmatch(text):
         return 0 < int(found[1]) < int(found[2])
     found = _BLOCK.fullmatch(text)
-    return found is not None and "0" not in found.groups()
+    return found is not None and "0" not in found.groups() and found.groups() != ("-1", "-1")
 
 
 def of_zeros(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Modifiers that prune: one model a tag; `ovit_deploy.finetune.methods` says which method each stands for."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     Field,
@@ -16,6 +16,12 @@ from ovit_deploy.recipe.dialects import FROM_PARAM
 from ovit_deploy.recipe.mask_types import MaskKind
 from ovit_deploy.recipe.schedule import Interpolation
 from ovit_deploy.recipe.sparsifier import Fraction, Sparsifier
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Price = Literal["weights", "flops"]
+LayerRule = Literal["uniform", "erk", "owl"]
+Rule = Literal["hull", "marginal", "cumulative", "uniform", "erk", "owl"]
+LAYER_RULES = get_args(LayerRule)
 
 
 def _fraction_or_own(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -61,14 +67,64 @@ class PruningModifier(Sparsifier):
         return self
 
 
-class GMPruningModifier(PruningModifier):
-    """Gradual magnitude pruning (arXiv 1710.01878), per layer unless ``global_sparsity``."""
+class SpreadingModifier(PruningModifier):
+    """A pruner that spreads zeros over layers: bounds, prices, and the settings of OWL (arXiv 2310.05175).
+
+    Bounds hold at every pruning; a mapping is from selectors among the targets to numbers.
+    """
 
     masks: ClassVar[tuple[MaskKind, ...]] = mask_types.KINDS
 
+    min_sparsity: Share | dict[str, Share] = Field(0.0, description="of every layer, or of some by selectors")
+    max_sparsity: Share | dict[str, Share] = Field(1.0, description="of every layer, or of some by selectors")
+    price: Price = Field("weights", description="what a zero is worth: the same everywhere, or its FLOPs")
+    owl_threshold: float = Field(5.0, gt=0, description="M: outliers score so many times the mean of their layer")
+    owl_range: float = Field(0.08, ge=0, le=0.5, description="lambda: sparsities lie within twice this")
+    owl_samples: int = Field(128, ge=1)
+
+    @property
+    def rule(self) -> str:
+        """How zeros are spread over layers."""
+        return "marginal"
+
+    @property
+    def num_images(self) -> int:
+        """What allocation looks at."""
+        return max(self.owl_samples if self.rule == "owl" else 0, 0 if self.price == "weights" else 1)
+
+    @model_validator(mode="after")
+    def _can_be_spread(self) -> "SpreadingModifier":
+        if self.price != "weights" and self.rule in LAYER_RULES:
+            raise ValueError(f"price has no meaning with {self.rule} shares; remove it, or prune globally")
+        bounded = self.min_sparsity != 0 or self.max_sparsity != 1
+        if mask_types.parse(self.mask_type).sparsity is not None and (bounded or self.rule in ("erk", "owl")):
+            raise ValueError(f"{self.mask_type} gives every layer the same sparsity: remove allocation and bounds")
+        least = self.min_sparsity if isinstance(self.min_sparsity, float) and not self.starts_from_own else 0.0
+        if least > self.first_sparsity:
+            raise ValueError(f"init_sparsity {self.first_sparsity:g} is below min_sparsity {least:g}")
+        if isinstance(self.max_sparsity, float) and self.max_sparsity < self.final_sparsity:
+            raise ValueError(f"final_sparsity {self.final_sparsity:g} is above max_sparsity {self.max_sparsity:g}")
+        return self
+
+
+class GMPruningModifier(SpreadingModifier):
+    """Gradual magnitude pruning (arXiv 1710.01878), per layer unless ``global_sparsity``."""
+
+    allocation: LayerRule = "uniform"
     global_sparsity: bool = False
     phased: Literal[False] = False
     score_type: Literal["magnitude"] = "magnitude"
+
+    @property
+    def rule(self) -> str:
+        """One threshold for all layers, or shares of each."""
+        return "marginal" if self.global_sparsity else self.allocation
+
+    @model_validator(mode="after")
+    def _shares_or_threshold(self) -> "GMPruningModifier":
+        if self.global_sparsity and "allocation" in self.model_fields_set:
+            raise ValueError(f"allocation {self.allocation} needs global_sparsity: false")
+        return self
 
 
 class MagnitudePruningModifier(GMPruningModifier):
@@ -77,35 +133,37 @@ class MagnitudePruningModifier(GMPruningModifier):
     global_sparsity: Literal[False] = False
 
 
-class GlobalMagnitudePruningModifier(PruningModifier):
+class GlobalMagnitudePruningModifier(SpreadingModifier):
     """Gradual magnitude pruning with one threshold for all layers."""
-
-    masks: ClassVar[tuple[MaskKind, ...]] = mask_types.KINDS
 
     global_sparsity: Literal[True] = True
 
 
-class GradientPruningModifier(PruningModifier):
+class GradientPruningModifier(SpreadingModifier):
     """A pruner that takes the gradients of ``num_grads`` training images."""
 
     num_grads: int = Field(4096, ge=1)
+    allocation: Rule = "marginal"
+
+    @property
+    def rule(self) -> str:
+        """As it says."""
+        return self.allocation
 
     @property
     def num_images(self) -> int:
-        """One image a gradient."""
-        return self.num_grads
+        """One image a gradient, or what allocation looks at."""
+        return max(self.num_grads, super().num_images)
 
 
 class OViTPruningModifier(GradientPruningModifier):
     """oViT (arXiv 2210.09223): block Fisher, greedy joint elimination, exact global budget."""
 
-    masks: ClassVar[tuple[MaskKind, ...]] = mask_types.KINDS
-
     fisher_block_size: int = Field(192, ge=1)
     damp: float = Field(1e-8, ge=0)
     num_recomputations: int = Field(1, ge=1)
     recomputation_inter_func: Literal["linear"] = "linear"
-    allocation: Literal["hull", "marginal", "cumulative", "uniform"] = "hull"
+    allocation: Rule = "hull"
     refine: bool = Field(False, description="swap weights inside each block afterwards, while it lowers the loss")
     global_sparsity: Literal[True] = True
 
@@ -116,7 +174,7 @@ class CAPruningModifier(OViTPruningModifier):
     fisher_block_size: int = Field(50, ge=1)
     num_grads: int = Field(1024, ge=1)
     damp: float = Field(1e-7, ge=0)
-    allocation: Literal["hull", "marginal", "cumulative", "uniform"] = "cumulative"
+    allocation: Rule = "cumulative"
 
 
 class OBSPruningModifier(GradientPruningModifier):
@@ -148,24 +206,27 @@ class GWProdPruningModifier(GradientPruningModifier):
 class FastOViTPruningModifier(GradientPruningModifier):
     """FastOViT (arXiv 2210.09223, as FastCAP in its second version): one Fisher block shared by a layer, uniform."""
 
-    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured", "N:M")
-
+    allocation: LayerRule = "uniform"
     num_grads: int = Field(256, ge=1)
     fisher_block_size: int = Field(192, ge=1)
     damp: float = Field(0.01, gt=0, description="relative to the mean diagonal")
 
 
-class LayerwisePruningModifier(PruningModifier):
-    """A pruner that looks at the inputs of layers over ``num_samples`` training images; every layer to one sparsity."""
+class LayerwisePruningModifier(SpreadingModifier):
+    """A pruner that looks at the inputs of layers over ``num_samples`` training images; layers by their shares."""
 
-    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured", "N:M")
-
+    allocation: LayerRule = "uniform"
     num_samples: int = Field(1024, ge=1)
 
     @property
+    def rule(self) -> str:
+        """As it says."""
+        return self.allocation
+
+    @property
     def num_images(self) -> int:
-        """What its inputs come from."""
-        return self.num_samples
+        """What its inputs come from, or what allocation looks at."""
+        return max(self.num_samples, super().num_images)
 
 
 class SparseGPTPruningModifier(LayerwisePruningModifier):
@@ -177,7 +238,7 @@ class SparseGPTPruningModifier(LayerwisePruningModifier):
 class OBCPruningModifier(LayerwisePruningModifier):
     """ExactOBS (arXiv 2208.11580): greedy joint elimination in every row, on the Hessian of the layer's inputs."""
 
-    masks: ClassVar[tuple[MaskKind, ...]] = ("unstructured",)
+    masks: ClassVar[tuple[MaskKind, ...]] = mask_types.OF_ONE_ROW
 
     damp: float = Field(0.01, gt=0, description="relative to the mean diagonal")
 

@@ -71,6 +71,38 @@ def test_a_pattern_with_another_sparsity_is_refused() -> None:
         modifier("OViTPruningModifier", "mask_type: '2:4'", sparsity=0.75)
 
 
+@pytest.mark.parametrize("tag", [tag for tag in TAGS if "RxC" in MODIFIERS[tag].masks])  # type: ignore[attr-defined]
+def test_blocks_of_two_rows_go_together(tag) -> None:
+    for mask in pruned_masks(modifier(tag, "mask_type: [2, 4]")).values():
+        zeros = (~mask).reshape(mask.shape[0] // 2, 2, -1, 4).sum(dim=(1, 3))
+        assert set(zeros.unique().tolist()) <= {0, 8}
+
+
 def test_a_pattern_that_a_pruner_lacks_is_refused() -> None:
     with pytest.raises(Exception, match="not supported here"):
-        modifier("OBSPruningModifier", "mask_type: '2:4'")
+        modifier("OBCPruningModifier", "mask_type: [2, 4]")
+
+
+@pytest.mark.parametrize("tag", ["OViTPruningModifier", "SparseGPTPruningModifier", "GMPruningModifier"])
+def test_bounds_of_a_recipe_hold(tag) -> None:
+    ceiling = "max_sparsity: {'re:blocks.0.*': 0.4}"
+    masks = pruned_masks(modifier(tag, ceiling))
+    first, second = (float((~masks[f"blocks.{block}.attn.proj.weight"]).double().mean()) for block in (0, 1))
+    assert first <= 0.4 and first + second == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("tag", "more", "images"),
+    [
+        ("GMPruningModifier", "allocation: erk", 0),
+        ("GMPruningModifier", "allocation: owl, owl_samples: 16", 16),
+        ("GlobalMagnitudePruningModifier", "price: flops", 1),
+        ("OViTPruningModifier", "allocation: owl, owl_samples: 8", 16),
+        ("WandaPruningModifier", "allocation: owl, owl_samples: 16", 16),
+    ],
+)
+def test_allocation_is_given_the_images_that_it_looks_at(tag, more, images) -> None:
+    asked = modifier(tag, more)
+    assert asked.num_images == images
+    masks = pruned_masks(asked)
+    assert sum(int((~mask).sum()) for mask in masks.values()) * 2 == sum(mask.numel() for mask in masks.values())

@@ -8,6 +8,7 @@ from ovit_deploy.errors import PruningError
 from ovit_deploy.kernels.eliminate import eliminate
 from ovit_deploy.kernels.hull import hull_slopes
 from ovit_deploy.pruning.allocation import Curve, allocate
+from ovit_deploy.pruning.spread import Layers
 
 RULES = ["hull", "marginal", "cumulative", "uniform"]
 
@@ -129,14 +130,14 @@ def test_weights_pruned_before_count():
 def test_a_dearer_layer_is_pruned_more(rule):
     curves = {"a": curve_of(20, 16, 0), "b": curve_of(20, 16, 1)}
     plain = allocate(curves, 400, rule=rule)
-    priced = allocate(curves, 400, rule=rule, prices={"a": 4.0})
+    priced = allocate(curves, 400, rule=rule, layers=Layers(prices={"a": 4.0}))
     assert priced["a"].sum() > plain["a"].sum()
     assert priced["a"].sum() + priced["b"].sum() == 400
 
 
 def test_the_same_price_everywhere_changes_nothing():
     curves = {"a": curve_of(20, 16, 0), "b": curve_of(20, 16, 1)}
-    plain, priced = allocate(curves, 333), allocate(curves, 333, prices={"a": 2.0, "b": 2.0})
+    plain, priced = allocate(curves, 333), allocate(curves, 333, layers=Layers(prices={"a": 2.0, "b": 2.0}))
     assert all(torch.equal(plain[name], priced[name]) for name in curves)
 
 
@@ -145,8 +146,8 @@ def test_nothing_unknown_falls_back_to_something_else():
     with pytest.raises(PruningError, match="unknown allocation 'globl'"):
         allocate(curves, 4, rule="globl")
     with pytest.raises(PruningError, match="prices have no meaning"):
-        allocate(curves, 4, rule="uniform", prices={"a": 2.0})
+        allocate(curves, 4, rule="uniform", layers=Layers(prices={"a": 2.0}))
     with pytest.raises(PruningError, match="b has a price"):
-        allocate(curves, 4, prices={"b": 2.0})
+        allocate(curves, 4, layers=Layers(prices={"b": 2.0}))
     with pytest.raises(PruningError, match="price of a is 0"):
-        allocate(curves, 4, prices={"a": 0.0})
+        allocate(curves, 4, layers=Layers(prices={"a": 0.0}))

@@ -83,7 +83,7 @@ def test_a_second_prune_holds_every_zero_through_the_sweep():
 
 def test_blocks_hold_whole_groups_of_a_pattern():
     model = tiny_vit()
-    method = FastOViT(block_size=2, num_grads=40, pattern=(2, 4))
+    method = FastOViT(block_size=2, num_grads=40, pattern="2:4")
     pruned = method.prune(model, full_masks(model), sparsity=0.5, calibration=tiny_calibration())
     assert pruned.details["fisher_bytes"] == 8 * 8 * 4**2
     assert all((mask.reshape(-1, 4).sum(dim=1) == 2).all() for mask in pruned.masks.values())

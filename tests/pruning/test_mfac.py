@@ -4,7 +4,7 @@ from cases import full_masks, tiny_calibration, tiny_vit
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning import MFAC, WoodFisher
-from ovit_deploy.pruning.mfac import GradientVectors, diagonal, inverse_factor, inverse_times
+from ovit_deploy.pruning.mfac import GradientVectors, inverse_factor, inverse_times, own_blocks
 
 
 @pytest.mark.parametrize(("num_grads", "block_size"), [(1, 1), (5, 20), (20, 5), (12, 12)])
@@ -17,7 +17,10 @@ def test_the_inverse_is_that_of_the_damped_mean_of_outer_products(num_grads, blo
     factor_KMB, jitter_K = inverse_factor(gradient_KMB, damping)
     finv_KBB = torch.linalg.inv(fisher_KBB)
     assert (jitter_K == 0).all()
-    torch.testing.assert_close(diagonal(factor_KMB, damping), finv_KBB.diagonal(dim1=1, dim2=2), rtol=1e-6, atol=0)
+    own_KB11 = own_blocks(factor_KMB, 1, damping)
+    torch.testing.assert_close(own_KB11[..., 0, 0], finv_KBB.diagonal(dim1=1, dim2=2), rtol=1e-6, atol=0)
+    (whole_KBB,) = own_blocks(factor_KMB, block_size, damping).unbind(dim=1)
+    torch.testing.assert_close(whole_KBB, finv_KBB, rtol=1e-6, atol=1e-9 / damping)
     expected_KB = (finv_KBB @ vector_KB[:, :, None]).squeeze(2)
     scale = float(expected_KB.abs().max())
     torch.testing.assert_close(inverse_times(factor_KMB, vector_KB, damping), expected_KB, rtol=1e-6, atol=1e-9 * scale)

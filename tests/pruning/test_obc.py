@@ -6,6 +6,7 @@ from cases import fisher_problem, full_masks, tiny_calibration, tiny_vit
 from ovit_deploy.kernels.eliminate.reference import eliminate
 from ovit_deploy.pruning import OBC, SparseGPT, obc
 from ovit_deploy.pruning.obc import prune_rows
+from ovit_deploy.pruning.patterns import UNSTRUCTURED
 
 NAME = "blocks.0.mlp.fc1.weight"
 
@@ -31,7 +32,7 @@ def row_losses(w_OI, hessian_II, kept_OI):
 
 def test_kept_weights_of_each_row_take_their_best_values():
     w_GOI, hessian_GII = problem(5, 10)
-    found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, 25)
+    found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, 25, pattern=UNSTRUCTURED)
     for w_I, kept_I, u_I in zip(w_GOI[0], found.kept_GOI[0], found.weights_GOI[0], strict=True):
         torch.testing.assert_close(u_I, oracles.best_rest(w_I, hessian_GII[0], gone_of(kept_I)))
 
@@ -39,7 +40,7 @@ def test_kept_weights_of_each_row_take_their_best_values():
 def test_one_row_is_close_to_the_best_of_all_sets():
     w_GOI, hessian_GII = problem(1, 10)
     for count in range(1, 10):
-        found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, count)
+        found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, count, pattern=UNSTRUCTURED)
         best = oracles.optimal_loss(w_GOI[0, 0], hessian_GII[0], count)
         loss = row_losses(w_GOI[0], hessian_GII[0], found.kept_GOI[0])
         assert best <= loss * (1 + 1e-9) and loss < 2 * best
@@ -50,7 +51,7 @@ def test_one_row_is_close_to_the_best_of_all_sets():
 def test_rows_give_up_the_steps_with_the_smallest_losses():
     w_GOI, hessian_GII = problem(4, 8)
     w_GOI[0, 2] *= 100  # a row that must keep what it has
-    found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, 16)
+    found = prune_rows(w_GOI, kept_of(w_GOI), hessian_GII, 16, pattern=UNSTRUCTURED)
     steps = []
     for row, w_I in enumerate(w_GOI[0]):
         curve = eliminate(w_I[None], torch.linalg.inv(hessian_GII), kept_of(w_GOI)[0, :1], torch.tensor([8]))
@@ -67,7 +68,7 @@ def test_earlier_zeros_are_conditioned_on():
     mask = kept_of(w_GOI)
     mask[0, 0, [1, 5]] = mask[0, 2, 7] = False
     w_GOI = w_GOI * mask
-    found = prune_rows(w_GOI, mask, hessian_GII, 12)
+    found = prune_rows(w_GOI, mask, hessian_GII, 12, pattern=UNSTRUCTURED)
     assert int((~found.kept_GOI[0]).sum()) == 12
     assert (found.kept_GOI <= mask).all()
     active = mask[0, 0].nonzero().flatten()
@@ -78,7 +79,7 @@ def test_earlier_zeros_are_conditioned_on():
 
 def test_groups_have_hessians_of_their_own():
     w_OI, hessian_GII = fisher_problem(2, 8)
-    both = prune_rows(w_OI[:, None], torch.ones(2, 1, 8, dtype=torch.bool), hessian_GII, 8)
+    both = prune_rows(w_OI[:, None], torch.ones(2, 1, 8, dtype=torch.bool), hessian_GII, 8, pattern=UNSTRUCTURED)
     for g in range(2):
         gone = gone_of(both.kept_GOI[g, 0])
         torch.testing.assert_close(both.weights_GOI[g, 0], oracles.best_rest(w_OI[g], hessian_GII[g], gone))

@@ -6,6 +6,7 @@ from cases import fisher_problem, full_masks, tiny_calibration, tiny_vit
 from ovit_deploy.pruning import SparseGPT, UniformMagnitude, Wanda
 from ovit_deploy.pruning.column_sweep import inverse_factor, prune_columns
 from ovit_deploy.pruning.hessian import images_for, input_hessians, output_error
+from ovit_deploy.pruning.patterns import UNSTRUCTURED, parse_pattern
 
 NAME = "blocks.0.mlp.fc2.weight"
 TINY = SparseGPT(num_samples=40, memory_budget=2**26)
@@ -40,7 +41,7 @@ def test_the_factor_is_that_of_the_inverse():
 
 def test_the_sweep_is_the_loop_of_the_paper():
     w_GOI, hessian_GII = problem(6, 24)
-    found = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 6 * 24 // 2, columns=8, pattern=None)
+    found = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 6 * 24 // 2, columns=8, pattern=UNSTRUCTURED)
     weights_OI, kept_OI = oracles.sparsegpt(w_GOI[0], hessian_GII[0], run=8, gone_per_run=24)
     assert torch.equal(found.kept_GOI[0], kept_OI)
     torch.testing.assert_close(found.weights_GOI[0], weights_OI)
@@ -49,7 +50,7 @@ def test_the_sweep_is_the_loop_of_the_paper():
 @pytest.mark.parametrize("columns", [4, 10, 128])
 def test_the_sweep_with_a_pattern_is_the_loop_of_the_paper(columns):
     w_GOI, hessian_GII = problem(6, 24)
-    found = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 72, columns=columns, pattern=(2, 4))
+    found = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 72, columns=columns, pattern=parse_pattern("2:4"))
     weights_OI, kept_OI = oracles.sparsegpt(w_GOI[0], hessian_GII[0], run=4, pattern=(2, 4))
     assert torch.equal(found.kept_GOI[0], kept_OI)
     torch.testing.assert_close(found.weights_GOI[0], weights_OI)
@@ -57,7 +58,7 @@ def test_the_sweep_with_a_pattern_is_the_loop_of_the_paper(columns):
 
 def test_its_loss_is_the_quadratic_form_of_the_change():
     w_GOI, hessian_GII = problem(6, 24)
-    found = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 61, columns=8, pattern=None)
+    found = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 61, columns=8, pattern=UNSTRUCTURED)
     change_OI = found.weights_GOI[0] - w_GOI[0]
     assert found.loss == pytest.approx(torch.einsum("oi,ij,oj->", change_OI, hessian_GII[0], change_OI).item() / 2)
 
@@ -65,7 +66,7 @@ def test_its_loss_is_the_quadratic_form_of_the_change():
 def test_groups_are_swept_side_by_side():
     w_OI, hessian_GII = fisher_problem(2, 12)
     w_GOI = w_OI[:, None]
-    both = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 12, columns=1, pattern=None)
+    both = prune_columns(w_GOI, everything(w_GOI), hessian_GII, 12, columns=1, pattern=UNSTRUCTURED)
     for g in range(2):
         torch.testing.assert_close(both.weights_GOI[g, 0], swept(w_OI[g], hessian_GII[g], both.kept_GOI[g, 0]))
 
@@ -75,7 +76,7 @@ def test_earlier_zeros_are_removed_again_as_they_are_met():
     earlier_GOI = everything(w_GOI)
     earlier_GOI[0, 0, [3, 6]] = False
     w_GOI = w_GOI * earlier_GOI
-    found = prune_columns(w_GOI, earlier_GOI, hessian_GII, 4, columns=8, pattern=None)
+    found = prune_columns(w_GOI, earlier_GOI, hessian_GII, 4, columns=8, pattern=UNSTRUCTURED)
     assert (found.kept_GOI <= earlier_GOI).all()
     assert int(found.kept_GOI.sum()) == 4
     torch.testing.assert_close(found.weights_GOI[0, 0], swept(w_GOI[0, 0], hessian_GII[0], found.kept_GOI[0, 0]))

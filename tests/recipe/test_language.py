@@ -287,19 +287,52 @@ def test_other_mask_types_are_errors(spelling) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "keys", "told"),
+    ("dialect", "keys", "sparsity", "mask"),
     [
-        ("sparseml", "mask_type: '1:4'", ".mask_type: 1:4 is not supported here"),
-        ("cap", "mask_type: '1:4'", ".mask_type: 3:4 is not supported here"),
-        ("cap", "mask_type: N:M\n    n: 1\n    m: 4", ".mask_type: 3:4 is not supported here"),
-        ("sparseml", "mask_type: block4", ".mask_type: 1x4 is not supported here"),
-        ("sparseml", "mask_type: [4, 1]", ".mask_type: 4x1 is not supported here"),
+        ("sparseml", "mask_type: '1:4'", 0.75, "1:4"),
+        ("cap", "mask_type: '1:4'", 0.25, "3:4"),
+        ("cap", "mask_type: N:M\n    n: 1\n    m: 4", 0.25, "3:4"),
+        ("sparseml", "mask_type: block4", 0.5, "1x4"),
+        ("sparseml", "mask_type: [4, 1]", 0.5, "4x1"),
     ],
 )
-def test_a_mask_we_cannot_prune_to_is_refused(dialect: str, keys: str, told: str) -> None:
-    assert any(
-        told in line for line in problems(f"dialect: {dialect}\nm_modifiers:\n  - !OBSPruningModifier{PRUNE}    {keys}")
-    )
+def test_masks_are_read_as_the_dialect_means_them(dialect: str, keys: str, sparsity: float, mask: str) -> None:
+    body = PRUNE.replace("init_sparsity: 0", f"init_sparsity: {sparsity}").replace("0.5", str(sparsity))
+    (modifier,) = parse_recipe(f"dialect: {dialect}\nm_modifiers:\n  - !OBSPruningModifier{body}    {keys}\n").modifiers
+    assert isinstance(modifier, PruningModifier)
+    assert modifier.mask_type == mask
+
+
+def test_a_mask_we_cannot_prune_to_is_refused() -> None:
+    (told,) = problems(f"m_modifiers:\n  - !OBCPruningModifier{PRUNE}    mask_type: [4, 1]\n")
+    assert ".mask_type: 4x1 is not supported here; use unstructured or N:M or 1xG" in told
+
+
+@pytest.mark.parametrize(
+    ("tag", "keys", "told"),
+    [
+        ("GMPruningModifier", "allocation: erk\n    price: flops", "price has no meaning with erk shares"),
+        (
+            "GMPruningModifier",
+            "allocation: erk\n    global_sparsity: true",
+            "allocation erk needs global_sparsity: false",
+        ),
+        ("GMPruningModifier", "allocation: hull", "allocation"),
+        ("OViTPruningModifier", "min_sparsity: 0.2", "init_sparsity 0 is below min_sparsity 0.2"),
+        ("OViTPruningModifier", "max_sparsity: 0.4", "final_sparsity 0.5 is above max_sparsity 0.4"),
+        ("OViTPruningModifier", "max_sparsity: {head: 2}", "less than or equal to 1"),
+        ("OViTPruningModifier", "price: latency", "price"),
+    ],
+)
+def test_allocations_that_cannot_be_are_refused(tag: str, keys: str, told: str) -> None:
+    assert any(told in line for line in problems(f"m_modifiers:\n  - !{tag}{PRUNE}    {keys}\n"))
+
+
+def test_a_mask_that_fixes_every_layer_leaves_nothing_to_allocate() -> None:
+    body = PRUNE.replace("init_sparsity: 0", "init_sparsity: 0.5") + "    mask_type: '2:4'\n"
+    for key in ("allocation: erk", "max_sparsity: 0.9"):
+        (told,) = problems(f"m_modifiers:\n  - !OViTPruningModifier{body}    {key}\n")
+        assert "2:4 gives every layer the same sparsity: remove allocation and bounds" in told
 
 
 @pytest.mark.parametrize(

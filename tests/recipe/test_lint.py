@@ -55,7 +55,7 @@ def test_a_sound_recipe_has_no_findings() -> None:
         (recipe(RATE, pruner(), pruner("re:.*fc1.*")), "warning", "twice-at-once", 11),
         (recipe(RATE, pruner(), pruner(start_epoch=3, end_epoch=3)), "clean", "", 0),
         (recipe(RATE, pruner(), pruner(start_epoch=3, end_epoch=3, final_sparsity=0.6)), "error", "sparsity-falls", 11),
-        (recipe(RATE, pruner(mask_type="[4, 1]")), "error", "invalid", 11),
+        (recipe(RATE, pruner(mask_type="'4:4'")), "error", "invalid", 11),
         ("modifiers: [", "error", "invalid", 1),
     ],
 )
