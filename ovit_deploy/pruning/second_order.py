@@ -14,9 +14,9 @@ from torch import nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Rule, allocate
-from ovit_deploy.pruning.fisher import take, too_few
 from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, write
+from ovit_deploy.pruning.samples import take, too_few
 from ovit_deploy.pruning.scheme import Scheme
 from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all
 
@@ -58,8 +58,8 @@ def required(calibration: Calibration | None, method: str, num_grads: int) -> Ca
     """Calibration images, of which there are enough."""
     if calibration is None:
         raise PruningError(f"{method} needs calibration images", "give a calibration stream, or prune by magnitude")
-    if calibration.num_samples < num_grads:
-        raise too_few(calibration.num_samples, num_grads)
+    if calibration.num_gradients < num_grads:
+        raise too_few(calibration.num_samples, num_grads, calibration.images_per_gradient)
     return calibration
 
 
