@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning.average import FisherAverage
+from ovit_deploy.pruning.damping import Damping, damp, fourth_powers, sampling_error
 from ovit_deploy.pruning.gradients import SampleGradients
 from ovit_deploy.pruning.method import Calibration, Masks
 from ovit_deploy.pruning.samples import batch_gradients, mean_over_images, share
@@ -76,6 +78,8 @@ def fishers(
     num_grads: int,
     damping: float,
     work_bytes: int,
+    damping_kind: Damping = "absolute",
+    average: FisherAverage | None = None,
 ) -> Fishers:
     """Fisher blocks of ``spans`` in one pass over the calibration samples.
 
@@ -87,17 +91,40 @@ def fishers(
         num_grads: m, the samples used.
         damping: Added to the diagonal.
         work_bytes: Per-sample gradients are formed in chunks of about this size.
+        damping_kind: What ``damping`` is a multiple of: damping.py.
+        average: Takes the new Fisher matrices in; what is damped and given back is the average.
     """
+    if average is not None:
+        check_whole(spans, masks)
     blocks = {span: empty_blocks(model, span, span.block_size) for span in spans}
+
+    fourth = {span: torch.zeros(len(span), dtype=torch.float64, device=blocks[span].device) for span in spans}
 
     def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
         blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+        if damping_kind == "robust":
+            fourth[span][part] += fourth_powers(gradient_KNB)
 
     loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
-    for fisher_KBB in blocks.values():
+    for span, fisher_KBB in blocks.items():
         calibration.ranks.reduce(fisher_KBB)
-        fisher_KBB.div_(num_grads).diagonal(dim1=1, dim2=2).add_(damping)
+        calibration.ranks.reduce(fourth[span])
+        fisher_KBB.div_(num_grads)
+        active_KB = span.cut(masks[span.name])
+        error_K = sampling_error(fisher_KBB, fourth[span], num_grads) if damping_kind == "robust" else fourth[span]
+        if average is not None:
+            average.update(span.name, fisher_KBB, active_KB)
+        damp(fisher_KBB, active_KB, damping, damping_kind, error_K)
     return Fishers(blocks, loss)
+
+
+def check_whole(spans: Sequence[Span], masks: Masks) -> None:
+    """An average is that of whole weights, each taken once a pruning."""
+    if sum(len(span) * span.block_size for span in spans) < sum(mask.numel() for mask in masks.values()):
+        raise PruningError(
+            "the Fisher blocks do not fit in the memory budget all at once, beside their moving average",
+            "raise the memory budget, take smaller blocks, or set fisher_ema to 0",
+        )
 
 
 def empty_blocks(model: nn.Module, span: Span, num_rows: int) -> Tensor:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from ovit_deploy.errors import PruningError
 from ovit_deploy.kernels.eliminate import eliminate, eliminate_groups
 from ovit_deploy.pruning.allocation import Curve, Rule
+from ovit_deploy.pruning.average import FisherAverage
+from ovit_deploy.pruning.damping import Damping
 from ovit_deploy.pruning.fisher import compensate, invert
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import parse_pattern
@@ -45,6 +47,8 @@ class OViT:
         memory_budget: Bytes for Fisher matrices and work on them; None takes half of the free memory.
         pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. Blocks then hold whole groups.
         refine: Swap pruned for kept weights inside each block while that lowers the predicted loss.
+        damping_kind: What ``damping`` is a multiple of: absolute, relative or robust (damping.py).
+        average: Moving average of Fisher matrices to take part in, where several prunings follow one another.
     """
 
     block_size: int = 192
@@ -55,6 +59,8 @@ class OViT:
     memory_budget: int | None = None
     pattern: str = "unstructured"
     refine: bool = False
+    damping_kind: Damping = "absolute"
+    average: FisherAverage | None = None
 
     def __post_init__(self) -> None:
         if self.allocation not in get_args(Rule):
@@ -84,7 +90,9 @@ class OViT:
         self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
     ) -> Problem:
         """The model as it is now, to be taken through elimination."""
-        return problem_of(self, Greedy(parse_pattern(self.pattern), self.refine), model, masks, calibration, report)
+        pattern = parse_pattern(self.pattern)
+        scheme = Greedy(pattern, self.refine, damping_kind=self.damping_kind, average=self.average)
+        return problem_of(self, scheme, model, masks, calibration, report)
 
 
 @dataclass(frozen=True)

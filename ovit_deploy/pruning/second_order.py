@@ -14,6 +14,7 @@ from torch import nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Rule, allocate
+from ovit_deploy.pruning.damping import check_damping
 from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, write
 from ovit_deploy.pruning.samples import take, too_few
@@ -52,6 +53,7 @@ def check_settings(settings: Settings) -> None:
             raise PruningError(f"{name} is {getattr(settings, name)}, but at least 1 is needed")
     if not (math.isfinite(settings.damping) and settings.damping >= 0):
         raise PruningError(f"damping is {settings.damping}, which is not a number of at least 0")
+    check_damping(getattr(settings, "damping_kind", "absolute"))
 
 
 def required(calibration: Calibration | None, method: str, num_grads: int) -> Calibration:

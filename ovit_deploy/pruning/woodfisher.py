@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.pruning.allocation import Curve
+from ovit_deploy.pruning.damping import Damping
 from ovit_deploy.pruning.fisher import invert
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.scheme import FisherScheme
@@ -32,12 +33,14 @@ class WoodFisher:
         num_grads: m, the calibration samples whose gradients make the Fisher matrices.
         damping: Added to the diagonal of the Fisher matrices.
         memory_budget: Bytes for Fisher matrices and work on them; None takes half of the free memory.
+        damping_kind: What ``damping`` is a multiple of: absolute, relative or robust (damping.py).
     """
 
     block_size: int = 192
     num_grads: int = 4096
     damping: float = 1e-6
     memory_budget: int | None = None
+    damping_kind: Damping = "absolute"
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -53,7 +56,7 @@ class WoodFisher:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`."""
         calibration = required(calibration, "WoodFisher", self.num_grads)
-        problem = problem_of(self, JudgedOnce(), model, masks, calibration, report)
+        problem = problem_of(self, JudgedOnce(damping_kind=self.damping_kind), model, masks, calibration, report)
         return prune_in_pieces(problem, sparsity, rule="marginal")
 
 
