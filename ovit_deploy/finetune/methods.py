@@ -1,11 +1,20 @@
 """Which pruning method a modifier stands for, with its settings."""
 
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning import (
     MFAC,
     OBC,
+    Calibration,
     FastOViT,
+    FisherAverage,
     GlobalMagnitude,
     GradientWeight,
+    Loss,
     Method,
     OViT,
     SparseGPT,
@@ -14,18 +23,58 @@ from ovit_deploy.pruning import (
     WoodFisher,
 )
 from ovit_deploy.recipe import mask_types, pruners
-from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.pruners import (
+    FisherPruningModifier,
+    GradientPruningModifier,
+    OViTPruningModifier,
+    PruningModifier,
+)
 
 
-def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
-    """The pruning method that a modifier stands for; ``memory_budget`` in bytes."""
-    method = _fisher_method(modifier, memory_budget) or _layerwise_method(modifier, memory_budget)
+def method_of(
+    modifier: PruningModifier,
+    memory_budget: int | None,
+    *,
+    scratch: Path | None = None,
+    average: FisherAverage | None = None,
+) -> Method:
+    """The pruning method that a modifier stands for.
+
+    Args:
+        modifier: The pruner of a recipe.
+        memory_budget: In bytes.
+        scratch: Folder for what does not fit in it, where the recipe says ``spill``.
+        average: State of the moving average of Fisher matrices, where the recipe has one.
+
+    Raises:
+        PruningError: The recipe spills, and there is no folder to spill to.
+    """
+    if isinstance(modifier, FisherPruningModifier) and modifier.spill and scratch is None:
+        raise PruningError("spill: there is no folder to spill to", "prune in a run, or leave spill out")
+    method = _fisher_method(modifier, memory_budget, scratch, average) or _layerwise_method(modifier, memory_budget)
     if method is None:
         raise AssertionError(f"no method for {type(modifier).__name__}")
     return method
 
 
-def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Method | None:
+def calibrated(modifier: PruningModifier, calibration: Calibration, teacher: nn.Module | None) -> Calibration:
+    """The calibration stream, with the loss whose gradients a modifier asks for."""
+    if not isinstance(modifier, GradientPruningModifier):
+        return calibration
+    loss = Loss(modifier.labels, modifier.precision, teacher=teacher if modifier.labels == "teacher" else None)
+    return replace(calibration, loss=loss, images_per_gradient=modifier.images_per_gradient)
+
+
+def average_of(modifier: PruningModifier, averages: dict[str, FisherAverage], place: str) -> FisherAverage | None:
+    """The moving average of a modifier that has one, begun at its first pruning."""
+    if not isinstance(modifier, OViTPruningModifier) or modifier.fisher_ema == 0:
+        return None
+    return averages.setdefault(place, FisherAverage(modifier.fisher_ema))
+
+
+def _fisher_method(
+    modifier: PruningModifier, memory_budget: int | None, scratch: Path | None, average: FisherAverage | None
+) -> Method | None:
     match modifier:
         case pruners.OViTPruningModifier():
             return OViT(
@@ -37,9 +86,19 @@ def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Meth
                 memory_budget=memory_budget,
                 pattern=_pattern(modifier),
                 refine=modifier.refine,
+                damping_kind=modifier.damping,
+                spill=scratch if modifier.spill else None,
+                average=average,
             )
         case pruners.OBSPruningModifier():
-            return WoodFisher(modifier.fisher_block_size, modifier.num_grads, modifier.damp, memory_budget)
+            return WoodFisher(
+                modifier.fisher_block_size,
+                modifier.num_grads,
+                modifier.damp,
+                memory_budget,
+                damping_kind=modifier.damping,
+                spill=scratch if modifier.spill else None,
+            )
         case pruners.MFACPruningModifier():
             return MFAC(modifier.fisher_block_size, modifier.num_grads, modifier.damp, memory_budget)
         case pruners.GWProdPruningModifier():

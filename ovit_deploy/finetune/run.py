@@ -26,8 +26,9 @@ from ovit_deploy.finetune.evaluate import Evaluation, evaluate
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration
 from ovit_deploy.recipe import Recipe, Timeline, timeline
+from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.targets import resolve
-from ovit_deploy.recipe.timeline import Distill
+from ovit_deploy.recipe.timeline import Action, Distill, Prune
 
 _PACKAGES = ("ovit-deploy", "torch", "torchvision", "timm", "numpy", "numba", "safetensors")
 
@@ -93,6 +94,8 @@ def run(
             calibration=lambda n: _calibration(data, preprocessing, n, recipe.training.seed),
             memory_budget=memory_budget,
             report=watchers.report,
+            teacher=_teacher(model, plan),
+            scratch=folder,
         )
         with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
             loop.train(
@@ -100,7 +103,7 @@ def run(
                 loader,
                 plan,
                 recipe.training,
-                teacher=_teacher(model, plan),
+                teacher=state.teacher,
                 watch=watchers.step,
                 record=lambda line: print(json.dumps(line), file=metrics),
             )
@@ -122,10 +125,19 @@ def _calibration(data: ImageData, preprocessing: Preprocessing, num_images: int,
 
 
 def _teacher(model: nn.Module, plan: Timeline) -> nn.Module | None:
-    """The model as it is now, frozen, if the recipe ever distils."""
-    if not any(isinstance(item.action, Distill) for item in plan.dated):
+    """The model as it is now, frozen, if the recipe ever distils or prunes by its answers."""
+    if not any(_asks_teacher(item.action) for item in plan.dated):
         return None
     return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _asks_teacher(action: Action) -> bool:
+    match action:
+        case Distill():
+            return True
+        case Prune(modifier=GradientPruningModifier(labels="teacher")):
+            return True
+    return False
 
 
 def _facts(

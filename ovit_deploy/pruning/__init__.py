@@ -10,7 +10,8 @@ The words, as used in every file here:
     block        B consecutive weights of a target flattened row-major; blocks do not see each other
     pattern      which weights may be zero together: unstructured, N of each M inputs, blocks of 4    patterns.py
     curve        the greedy order of removal in a block and the marginal loss of each step
-    damping      constant on the diagonal of a Fisher matrix
+    loss         cross-entropy with the data's labels, drawn ones or a teacher's          loss.py
+    damping      constant on the diagonal of a Fisher matrix                             damping.py
     jitter       more of the same, where a block could not be inverted; always reported
 
 A method = curvature x saliency x update x allocation:
@@ -44,13 +45,16 @@ Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Met
 alone; :func:`apply` then copies its answer into the model.
 """
 
+from ovit_deploy.pruning.average import FisherAverage
 from ovit_deploy.pruning.fast_ovit import FastOViT
 from ovit_deploy.pruning.gradient_weight import GradientWeight
+from ovit_deploy.pruning.loss import Loss
 from ovit_deploy.pruning.magnitude import GlobalMagnitude, UniformMagnitude
 from ovit_deploy.pruning.method import Calibration, Masks, Method, Pruned, Report, apply
 from ovit_deploy.pruning.mfac import MFAC
 from ovit_deploy.pruning.obc import OBC
 from ovit_deploy.pruning.ovit import OViT
+from ovit_deploy.pruning.ranks import Ranks
 from ovit_deploy.pruning.sparsegpt import SparseGPT
 from ovit_deploy.pruning.wanda import Wanda
 from ovit_deploy.pruning.woodfisher import WoodFisher
@@ -60,12 +64,15 @@ __all__ = [
     "OBC",
     "Calibration",
     "FastOViT",
+    "FisherAverage",
     "GlobalMagnitude",
     "GradientWeight",
+    "Loss",
     "Masks",
     "Method",
     "OViT",
     "Pruned",
+    "Ranks",
     "Report",
     "SparseGPT",
     "UniformMagnitude",

@@ -15,6 +15,7 @@ streaming.py strings them together within a memory budget.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -48,6 +49,7 @@ class OViT:
         pattern: ``unstructured``, ``N:M`` or ``block4``: patterns.py. Blocks then hold whole groups.
         refine: Swap pruned for kept weights inside each block while that lowers the predicted loss.
         damping_kind: What ``damping`` is a multiple of: absolute, relative or robust (damping.py).
+        spill: Folder for Fisher matrices that do not fit in the memory budget together; None takes each twice.
         average: Moving average of Fisher matrices to take part in, where several prunings follow one another.
     """
 
@@ -60,6 +62,7 @@ class OViT:
     pattern: str = "unstructured"
     refine: bool = False
     damping_kind: Damping = "absolute"
+    spill: Path | None = None
     average: FisherAverage | None = None
 
     def __post_init__(self) -> None:
@@ -92,7 +95,7 @@ class OViT:
         """The model as it is now, to be taken through elimination."""
         pattern = parse_pattern(self.pattern)
         scheme = Greedy(pattern, self.refine, damping_kind=self.damping_kind, average=self.average)
-        return problem_of(self, scheme, model, masks, calibration, report)
+        return problem_of(self, scheme, model, masks, calibration, report, self.spill)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ before has left.
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
@@ -19,7 +20,7 @@ from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, write
 from ovit_deploy.pruning.samples import take, too_few
 from ovit_deploy.pruning.scheme import Scheme
-from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all
+from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all, held_bytes
 
 
 class Settings(Protocol):
@@ -72,6 +73,7 @@ def problem_of(
     masks: Masks,
     calibration: Calibration,
     report: Report | None = None,
+    spill: Path | None = None,
 ) -> Problem:
     """The model as it is now, to be taken through elimination."""
     budget = settings.memory_budget
@@ -85,6 +87,7 @@ def problem_of(
         memory_budget=psutil.virtual_memory().available // 2 if budget is None else budget,
         report=report or (lambda text: None),
         scheme=scheme,
+        spill=spill,
     )
 
 
@@ -138,16 +141,15 @@ def prune_once(problem: Problem, zeros: int, rule: Rule) -> Pruned:
 
 def details(problem: Problem, solution: Solution, settled: Settled, seconds: float) -> dict[str, Any]:
     """What the run's record keeps of one piece."""
-    spans = [span for group in solution.groups for span in group]
-    rows = {span: problem.scheme.num_rows(span.block_size, problem.num_grads) for span in spans}
     return {
         "num_gradients": problem.num_grads,
         "calibration_loss": solution.mean_loss,
         "jitter": {name: jitter for name, jitter in solution.jitter.items() if jitter > 0},
         "swaps": settled.swaps,
         "groups": len(solution.groups),
-        "passes": 1 if solution.fishers else 2 * len(solution.groups),
-        "fisher_bytes": sum(4 * len(span) * rows[span] * span.block_size for span in spans),
+        "passes": solution.passes,
+        "fisher_bytes": held_bytes(problem, solution.groups),
+        "spilled_bytes": solution.spilled.num_bytes if solution.spilled else 0,
         "memory_budget": problem.memory_budget,
         "seconds": seconds,
     }

@@ -12,6 +12,7 @@ Weights that stand in for each other look cheap together and are not: what oViT'
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ class WoodFisher:
         damping: Added to the diagonal of the Fisher matrices.
         memory_budget: Bytes for Fisher matrices and work on them; None takes half of the free memory.
         damping_kind: What ``damping`` is a multiple of: absolute, relative or robust (damping.py).
+        spill: Folder for Fisher matrices that do not fit in the memory budget together; None takes each twice.
     """
 
     block_size: int = 192
@@ -41,6 +43,7 @@ class WoodFisher:
     damping: float = 1e-6
     memory_budget: int | None = None
     damping_kind: Damping = "absolute"
+    spill: Path | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -56,7 +59,9 @@ class WoodFisher:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`."""
         calibration = required(calibration, "WoodFisher", self.num_grads)
-        problem = problem_of(self, JudgedOnce(damping_kind=self.damping_kind), model, masks, calibration, report)
+        problem = problem_of(
+            self, JudgedOnce(damping_kind=self.damping_kind), model, masks, calibration, report, self.spill
+        )
         return prune_in_pieces(problem, sparsity, rule="marginal")
 
 

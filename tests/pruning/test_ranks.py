@@ -1,6 +1,7 @@
 """Two processes share the images: the same Fisher matrices, hence the same masks, as one process."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,18 @@ def results(ranks: Ranks) -> dict[str, torch.Tensor]:
 
 
 def work(rank: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    limit = timedelta(minutes=5)
+    distributed.init_process_group("gloo", f"file://{folder}/store", timeout=limit, rank=rank, world_size=2)
     save_file(results(Ranks.of_process_group()), f"{folder}/{rank}.safetensors")
     distributed.destroy_process_group()
 
 
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
-    multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    other = multiprocessing.get_context("spawn").Process(target=work, args=(1, str(tmp_path)))
+    other.start()
+    work(0, str(tmp_path))
+    other.join()
+    assert other.exitcode == 0
     alone = results(Ranks())
     for rank in range(2):
         shared = load_file(tmp_path / f"{rank}.safetensors")
