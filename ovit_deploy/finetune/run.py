@@ -27,8 +27,9 @@ from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration
 from ovit_deploy.recipe import Recipe, Timeline, timeline
+from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.targets import resolve
-from ovit_deploy.recipe.timeline import Distill
+from ovit_deploy.recipe.timeline import Action, Distill, Prune
 
 _PACKAGES = ("ovit-deploy", "torch", "torchvision", "timm", "numpy", "numba", "safetensors")
 
@@ -97,6 +98,8 @@ def run(
             calibration=lambda n, draw=0: _calibration(data, preprocessing, n, recipe.training.seed + draw),
             memory_budget=memory_budget,
             report=watchers.report,
+            teacher=teacher,
+            scratch=folder,
         )
         with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
             loop.train(
@@ -119,13 +122,22 @@ def _calibration(data: ImageData, preprocessing: Preprocessing, num_images: int,
 
 
 def _teacher(model: nn.Module, plan: Timeline) -> nn.Module | None:
-    """The model as it is now, frozen, if the recipe ever distils."""
-    kinds = [item.action.modifier for item in plan.dated if isinstance(item.action, Distill) and item.action.modifier]
-    for kind in kinds:
-        check_distillable(model, kind)
-    if not kinds:
+    """The model as it is now, frozen, if the recipe ever distils or prunes by its answers."""
+    for item in plan.dated:
+        if isinstance(item.action, Distill) and item.action.modifier:
+            check_distillable(model, item.action.modifier)
+    if not any(_asks_teacher(item.action) for item in plan.dated):
         return None
     return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _asks_teacher(action: Action) -> bool:
+    match action:
+        case Distill():
+            return True
+        case Prune(modifier=GradientPruningModifier(labels="teacher")):
+            return True
+    return False
 
 
 def _facts(

@@ -10,15 +10,18 @@ rows and columns of F_b are ``damping I``, and F_b^-1 is the inverse over the ac
 Shape suffixes: N samples, K Fisher blocks, B weights in a block, R rows of a weight seen as a matrix, I its columns.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.gradients import SampleGradients, sample_gradients
+from ovit_deploy.pruning.average import FisherAverage
+from ovit_deploy.pruning.damping import Damping, damp, fourth_powers, sampling_error
+from ovit_deploy.pruning.gradients import SampleGradients
 from ovit_deploy.pruning.method import Calibration, Masks
+from ovit_deploy.pruning.samples import batch_gradients, mean_over_images, share
 from ovit_deploy.pruning.tiles import Tile, positions
 
 JITTERS = [10.0**exponent for exponent in range(-12, 1)]
@@ -93,6 +96,8 @@ def fishers(
     num_grads: int,
     damping: float,
     work_bytes: int,
+    damping_kind: Damping = "absolute",
+    average: FisherAverage | None = None,
 ) -> Fishers:
     """Fisher blocks of ``spans`` in one pass over the calibration samples.
 
@@ -104,16 +109,40 @@ def fishers(
         num_grads: m, the samples used.
         damping: Added to the diagonal.
         work_bytes: Per-sample gradients are formed in chunks of about this size.
+        damping_kind: What ``damping`` is a multiple of: damping.py.
+        average: Takes the new Fisher matrices in; what is damped and given back is the average.
     """
+    if average is not None:
+        check_whole(spans, masks)
     blocks = {span: empty_blocks(model, span, span.block_size) for span in spans}
+
+    fourth = {span: torch.zeros(len(span), dtype=torch.float64, device=blocks[span].device) for span in spans}
 
     def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
         blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+        if damping_kind == "robust":
+            fourth[span][part] += fourth_powers(gradient_KNB)
 
-    mean_loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
-    for fisher_KBB in blocks.values():
-        fisher_KBB.div_(num_grads).diagonal(dim1=1, dim2=2).add_(damping)
-    return Fishers(blocks, mean_loss)
+    loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
+    for span, fisher_KBB in blocks.items():
+        calibration.ranks.reduce(fisher_KBB)
+        calibration.ranks.reduce(fourth[span])
+        fisher_KBB.div_(num_grads)
+        active_KB = span.cut(masks[span.name])
+        error_K = sampling_error(fisher_KBB, fourth[span], num_grads) if damping_kind == "robust" else fourth[span]
+        if average is not None:
+            average.update(span.name, fisher_KBB, active_KB)
+        damp(fisher_KBB, active_KB, damping, damping_kind, error_K)
+    return Fishers(blocks, loss)
+
+
+def check_whole(spans: Sequence[Span], masks: Masks) -> None:
+    """An average is that of whole weights, each taken once a pruning."""
+    if sum(len(span) * span.block_size for span in spans) < sum(mask.numel() for mask in masks.values()):
+        raise PruningError(
+            "the Fisher blocks do not fit in the memory budget all at once, beside their moving average",
+            "raise the memory budget, take smaller blocks, or set fisher_ema to 0",
+        )
 
 
 def empty_blocks(model: nn.Module, span: Span, num_rows: int) -> Tensor:
@@ -148,40 +177,17 @@ def each_gradient(
     by_name: dict[str, list[Span]] = {}
     for span in spans:
         by_name.setdefault(span.name, []).append(span)
-    seen, total_loss = 0, 0.0
+    seen = 0
 
     def arrived(name: str, gradients: SampleGradients) -> None:
         for span in by_name[name]:
             for piece, gradient_KNB in block_gradients(span, gradients, masks[name], work_bytes):
                 consume(span, slice(piece.start - span.start, piece.stop - span.start), seen, gradient_KNB)
 
-    for images, labels in take(calibration.batches(), num_grads):
-        total_loss += sample_gradients(model, by_name, images, labels, consume=arrived)
-        seen += len(images)
-    return total_loss / num_grads
-
-
-def take(batches: Iterable[tuple[Tensor, Tensor]], num_samples: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches up to exactly ``num_samples`` samples.
-
-    Raises:
-        PruningError: The stream ends before.
-    """
-    missing = num_samples
-    for images, labels in batches:
-        yield images[:missing], labels[:missing]
-        missing -= min(missing, len(images))
-        if missing == 0:
-            return
-    raise too_few(num_samples - missing, num_samples)
-
-
-def too_few(num_samples: int, num_grads: int) -> PruningError:
-    """The error of a calibration set that is too small."""
-    return PruningError(
-        f"{num_grads} gradients are wanted, but calibration has only {num_samples} samples",
-        f"set num_grads to {num_samples}, or give more samples",
-    )
+    total_loss = 0.0
+    for seen, images, labels in share(calibration, num_grads):
+        total_loss += batch_gradients(model, by_name, images, labels, calibration, seen, arrived)
+    return mean_over_images(model, calibration, total_loss, num_grads)
 
 
 def block_gradients(
