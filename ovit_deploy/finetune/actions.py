@@ -82,10 +82,12 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     calibration = state.calibration(modifier.num_images) if modifier.num_images else None
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
-    loss_before = _calibration_loss(state.model, calibration)
     pruned = method_of(modifier, state.memory_budget).prune(
         state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
     )
+    loss_before = pruned.loss_before
+    if loss_before is None:
+        loss_before = _calibration_loss(state.model, calibration)
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
     loss_after = _calibration_loss(state.model, calibration)

@@ -7,7 +7,8 @@ A weight is flattened row-major and cut into blocks of B consecutive weights. Wi
 accumulated by batched matrix products, a batch of samples at a time. Gradients at pruned weights are masked: their
 rows and columns of F_b are ``damping I``, and F_b^-1 is the inverse over the active weights only.
 
-Shape suffixes: N samples, K Fisher blocks, B weights in a block, R rows of a weight seen as a matrix, I its columns.
+Shape suffixes: N samples, K Fisher blocks, B weights in a block, P kept weights of it, R rows of a weight seen as a
+matrix, I its columns.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from ovit_deploy.pruning.gradients import SampleGradients, sample_gradients
 from ovit_deploy.pruning.method import Calibration, Masks
 
 JITTERS = [10.0**exponent for exponent in range(-12, 1)]
+# Gradients in larger chunks are fresh pages each time, in smaller ones their factors are read too often.
+CHUNK_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,11 @@ def fishers(
     blocks = {span: empty_blocks(model, span, span.block_size) for span in spans}
 
     def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
-        blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+        blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB, alpha=1 / num_grads)
 
     mean_loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
     for fisher_KBB in blocks.values():
-        fisher_KBB.div_(num_grads).diagonal(dim1=1, dim2=2).add_(damping)
+        fisher_KBB.diagonal(dim1=1, dim2=2).add_(damping)
     return Fishers(blocks, mean_loss)
 
 
@@ -171,14 +174,14 @@ def block_gradients(
 ) -> Iterator[tuple[Span, Tensor]]:
     """The masked gradients of one batch [K, N, B], a piece of the span at a time."""
     for piece, gradient_KNB in gradient_pieces(span, gradients, work_bytes):
-        yield piece, gradient_KNB * piece.cut(mask).to(gradient_KNB.device)[:, None, :]
+        yield piece, gradient_KNB.mul_(piece.cut(mask).to(gradient_KNB.device)[:, None, :])
 
 
 def gradient_pieces(span: Span, gradients: SampleGradients, work_bytes: int) -> Iterator[tuple[Span, Tensor]]:
     """The gradients of a batch at the blocks of a span, some blocks at a time: [K, N, B]."""
     block, row = span.block_size, gradients.inputs_NTGI.shape[3]
     num_samples, bytes_per_number = len(gradients.inputs_NTGI), gradients.inputs_NTGI.element_size()
-    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * row) * bytes_per_number))
+    chunk = max(1, min(work_bytes, CHUNK_BYTES) // (3 * num_samples * (block + 2 * row) * bytes_per_number))
     for piece in span.pieces(chunk):
         first, last = piece.start * block // row, -(-piece.stop * block // row)
         offset = piece.start * block - first * row
@@ -239,15 +242,23 @@ def compensate(w_KB: Tensor, fisher_KBB: Tensor, kept_KB: Tensor) -> Tensor:
 
         u_P = w_P + F_PP^-1 F_PS w_S
 
+    Only as many rows of F_PP are factorised as the block has that keeps most; other blocks are filled up with the
+    identity.
+
     Returns:
         u in float64, exact zeros where pruned.
     """
-    fisher_KBB, w_KB = fisher_KBB.double(), w_KB.double()
+    w_KB = w_KB.double()
     gone_KB = w_KB.masked_fill(kept_KB, 0)
-    pull_KB = (fisher_KBB @ gone_KB[:, :, None]).squeeze(2).masked_fill(~kept_KB, 0)
-    factor_KBB, _ = cholesky(restrict(fisher_KBB, kept_KB))
-    change_KB = torch.cholesky_solve(pull_KB[:, :, None], factor_KBB).squeeze(2)
-    return (w_KB + change_KB).masked_fill(~kept_KB, 0)
+    most = max([1, *kept_KB.sum(dim=1).tolist()])
+    at_KP = (~kept_KB).byte().argsort(dim=1, stable=True)[:, :most]
+    inside_KP = kept_KB.gather(1, at_KP)
+    blocks_K = torch.arange(len(w_KB), device=w_KB.device)[:, None]
+    rows_KPB = fisher_KBB[blocks_K, at_KP].double()
+    pull_KP = (rows_KPB @ gone_KB[:, :, None]).squeeze(2).masked_fill(~inside_KP, 0)
+    factor_KPP, _ = cholesky(restrict(rows_KPB.gather(2, at_KP[:, None, :].expand(-1, most, -1)), inside_KP))
+    change_KP = torch.cholesky_solve(pull_KP[:, :, None], factor_KPP).squeeze(2)
+    return w_KB.scatter_add(1, at_KP, change_KP).masked_fill(~kept_KB, 0)
 
 
 def predicted_loss(change_KB: Tensor, fisher_KBB: Tensor) -> float:
