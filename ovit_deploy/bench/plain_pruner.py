@@ -9,8 +9,8 @@ then batched elimination of a layer that rewrites every inverse at every step an
 (the traces, as large as the inverses once more), one threshold over all cumulative losses, and the weights read from
 the traces. Nothing that depends on the method differs from :class:`ovit_deploy.pruning.OViT` with the cumulative rule.
 
-Source: "oViT", arXiv 2210.09223, Algorithm 1; structure of github.com/IST-DASLab/CAP (all inverses and traces in memory,
-all blocks of a layer in parallel). Written anew.
+Source: "oViT", arXiv 2210.09223, Algorithm 1; the structure is that of github.com/IST-DASLab/CAP (all inverses and
+traces in memory, all blocks of a layer in parallel), the code is not.
 
 Shape suffixes: K Fisher blocks, B weights in a block, Z = B + 1 numbers of zeros.
 """
@@ -124,9 +124,7 @@ def eliminate_with_traces(w_KB: Tensor, finv_KBB: Tensor) -> tuple[Tensor, Tenso
     return loss_KB, trace_ZKB
 
 
-def pick(
-    weights: dict[str, Tensor], losses: dict[str, Tensor], traces: dict[str, Tensor], zeros: int
-) -> Pruned:
+def pick(weights: dict[str, Tensor], losses: dict[str, Tensor], traces: dict[str, Tensor], zeros: int) -> Pruned:
     """One threshold over the cumulative losses of all layers; the weights of that many zeros from the traces."""
     flat = torch.cat([loss_KB.flatten() for loss_KB in losses.values()])
     threshold = flat.kthvalue(zeros).values if zeros else flat.new_tensor(-torch.inf)

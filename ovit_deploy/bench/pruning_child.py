@@ -118,7 +118,7 @@ def main() -> None:
         outcome = carry_out(Task(**request["task"]), Path(request["masks"]))
     except OvitError as error:
         sys.exit(error.message)
-    print(json.dumps(dataclasses.asdict(outcome)))  # noqa: T201
+    print(json.dumps(dataclasses.asdict(outcome)))
 
 
 def carry_out(task: Task, masks_file: Path) -> Outcome:
