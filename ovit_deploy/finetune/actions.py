@@ -14,7 +14,7 @@ from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import average_of, calibrated, method_of
-from ovit_deploy.pruning import Calibration, FisherAverage, apply
+from ovit_deploy.pruning import Calibration, FisherAverage, Pruned, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.spread import warn_of_collapse
@@ -109,11 +109,11 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
         calibration = calibrated(modifier, state.calibration(modifier.num_images), state.teacher)
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
-    loss_before = _calibration_loss(state.model, calibration)
     average = average_of(modifier, state.averages, action.place)
     scores = state.scores.get(action.place)
     method = method_of(modifier, state.memory_budget, scratch=state.scratch, average=average, scores=scores)
     pruned = method.prune(state.model, present, sparsity=sparsity, calibration=calibration, report=state.report)
+    loss_before = _loss_before(state.model, calibration, pruned)
     before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
@@ -146,6 +146,13 @@ def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples
     )
     write(state.model, healed.weights)
     return {"healing": {"samples": num_samples, "before": healed.errors_before, "after": healed.errors_after}}
+
+
+def _loss_before(model: nn.Module, calibration: Calibration | None, pruned: Pruned) -> float | None:
+    """The calibration loss of a model that is not pruned yet; the method's own, where it took that of hard labels."""
+    if calibration is not None and calibration.loss.labels == "hard" and pruned.loss_before is not None:
+        return pruned.loss_before
+    return _calibration_loss(model, calibration)
 
 
 def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:

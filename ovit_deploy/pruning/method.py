@@ -62,6 +62,12 @@ class Pruned:
     predicted_loss: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def loss_before(self) -> float | None:
+        """Mean loss of the calibration samples before anything was pruned; None if the method did not meet it."""
+        first, *_ = self.details.get("pieces", [self.details])
+        return first.get("calibration_loss")
+
 
 class Method(Protocol):
     """A pruning method: settings in the fields of a frozen dataclass, one verb."""
