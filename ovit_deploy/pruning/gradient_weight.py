@@ -47,17 +47,30 @@ class GradientWeight:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`; predicts no loss."""
         calibration = required(calibration, "gradient times weight", self.num_grads)
-        weights, zeros = target_weights(model, masks), num_zeros(masks, sparsity)
+        num_zeros(masks, sparsity)  # which refuses before the work begins
+        return self.choose(model, masks, self.look(model, masks, calibration, report), sparsity)
+
+    def look(
+        self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
+    ) -> tuple[dict[str, Tensor], float]:
+        """``sum_i |g_i|`` of every target and the mean loss of the samples, which serve every sparsity."""
+        target_weights(model, masks)
         check_gradients(model, masks, calibration, self.num_grads)
         if report:
             report(f"{self.num_grads} gradients of {len(masks)} weights")
         budget = psutil.virtual_memory().available // 2 if self.memory_budget is None else self.memory_budget
-        totals, mean_loss = absolute_gradients(model, masks, calibration, num_grads=self.num_grads, work_bytes=budget)
+        return absolute_gradients(model, masks, calibration, num_grads=self.num_grads, work_bytes=budget)
+
+    def choose(
+        self, model: nn.Module, masks: Masks, looked: tuple[dict[str, Tensor], float], sparsity: float
+    ) -> Pruned:
+        """What a sparsity leaves of the targets, from what :meth:`look` found at the same weights."""
+        weights, (totals, mean_loss) = target_weights(model, masks), looked
         scores = {
             name: (weights[name].abs() * totals[name]).masked_fill(~mask.to(totals[name].device), -1)
             for name, mask in masks.items()
         }
-        pruned = pruned_to(weights, largest_of_all(scores, zeros))
+        pruned = pruned_to(weights, largest_of_all(scores, num_zeros(masks, sparsity)))
         pruned.details.update(num_gradients=self.num_grads, calibration_loss=mean_loss)
         return pruned
 

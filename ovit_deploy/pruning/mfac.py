@@ -25,6 +25,7 @@ from ovit_deploy.pruning.fisher import Fishers, Span, cholesky, each_gradient, e
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import UNSTRUCTURED, Pattern
 from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
+from ovit_deploy.pruning.streaming import Problem
 from ovit_deploy.pruning.woodfisher import by_saliency, pull
 
 # Where 1 - sum_i T_ip^2 falls below so many machine epsilons it is rounding noise.
@@ -63,8 +64,13 @@ class MFAC:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`."""
         calibration = required(calibration, "M-FAC", self.num_grads)
-        problem = problem_of(self, GradientVectors(self.damping), model, masks, calibration, report)
-        return prune_in_pieces(problem, sparsity, rule="marginal")
+        return prune_in_pieces(self.problem(model, masks, calibration, report), sparsity, rule="marginal")
+
+    def problem(
+        self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
+    ) -> Problem:
+        """The model as it is now, to be taken through elimination."""
+        return problem_of(self, GradientVectors(self.damping), model, masks, calibration, report)
 
 
 @dataclass(frozen=True)

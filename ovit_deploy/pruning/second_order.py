@@ -121,8 +121,14 @@ def prune_in_pieces(problem: Problem, sparsity: float, *, rule: Rule, num_pieces
 
 def prune_once(problem: Problem, zeros: int, rule: Rule) -> Pruned:
     """From curvature at the present weights to ``zeros`` zeros."""
+    start = time.perf_counter()
+    pruned = settle(problem, eliminate_all(problem), zeros, rule)
+    return replace(pruned, details=pruned.details | {"seconds": time.perf_counter() - start})
+
+
+def settle(problem: Problem, solution: Solution, zeros: int, rule: Rule) -> Pruned:
+    """From curves to ``zeros`` zeros; the same solution serves any number of them."""
     start, unit = time.perf_counter(), problem.scheme.pattern.unit
-    solution = eliminate_all(problem)
     problem.report(f"allocating {zeros} zeros by the {rule} rule")
     counts = allocate(solution.curves, zeros // unit, rule=rule)
     settled = compensate_all(problem, solution, counts)

@@ -21,6 +21,7 @@ from ovit_deploy.pruning.fisher import invert
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.scheme import FisherScheme
 from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
+from ovit_deploy.pruning.streaming import Problem
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ class WoodFisher:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`."""
         calibration = required(calibration, "WoodFisher", self.num_grads)
-        problem = problem_of(self, JudgedOnce(), model, masks, calibration, report)
-        return prune_in_pieces(problem, sparsity, rule="marginal")
+        return prune_in_pieces(self.problem(model, masks, calibration, report), sparsity, rule="marginal")
+
+    def problem(
+        self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
+    ) -> Problem:
+        """The model as it is now, to be taken through elimination."""
+        return problem_of(self, JudgedOnce(), model, masks, calibration, report)
 
 
 @dataclass(frozen=True)
