@@ -12,8 +12,9 @@ from ovit_deploy.errors import PruningError
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
-from ovit_deploy.pruning import Calibration, apply
+from ovit_deploy.pruning import Calibration, Method, apply
 from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.recipe.pruners import PruningModifier
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
 
@@ -32,6 +33,7 @@ class State:
     first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
     trainable: dict[str, dict[str, bool]] = field(default_factory=dict)  # by place, as it was before a modifier
     prunings: list[dict[str, Any]] = field(default_factory=list)
+    methods: Callable[[PruningModifier, int | None], Method] = method_of
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -83,7 +85,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     loss_before = _calibration_loss(state.model, calibration)
-    pruned = method_of(modifier, state.memory_budget).prune(
+    pruned = state.methods(modifier, state.memory_budget).prune(
         state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
     )
     apply(state.model, pruned)

@@ -23,9 +23,11 @@ from ovit_deploy.data import ImageData, Preprocessing, calibration_batches, eval
 from ovit_deploy.finetune import loop, masks
 from ovit_deploy.finetune.actions import State
 from ovit_deploy.finetune.evaluate import Evaluation, evaluate
+from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.models import Choice
-from ovit_deploy.pruning import Calibration
+from ovit_deploy.pruning import Calibration, Method
 from ovit_deploy.recipe import Recipe, Timeline, timeline
+from ovit_deploy.recipe.pruners import PruningModifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Distill
 
@@ -57,6 +59,7 @@ def run(
     runs: Path = RUNS,
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
+    methods: Callable[[PruningModifier, int | None], Method] = method_of,
 ) -> Finished:
     """Carry out ``recipe`` and leave the result in ``runs/<name>``.
 
@@ -68,6 +71,7 @@ def run(
         runs: the folder of all runs.
         memory_budget: bytes that pruning may use, by default half of what is free.
         watchers: who is told how it goes.
+        methods: which method a modifier stands for, given the bytes that it may use.
 
     Raises:
         OvitError: nothing is left behind then.
@@ -93,6 +97,7 @@ def run(
             calibration=lambda n: _calibration(data, preprocessing, n, recipe.training.seed),
             memory_budget=memory_budget,
             report=watchers.report,
+            methods=methods,
         )
         with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
             loop.train(
