@@ -80,7 +80,8 @@ def compare(
     subject = subject_of(choice, images, targets=params or TARGETS, num_images=num_grads, seed=seed)
     about = subject.about | {"training": _training(schedule)}
     recovery = _recovery(schedule, images, subject, seed)
-    study = Study(subject, Journal(out / "cells.jsonl", about), recovery, render.note)
+    place = {"machine": {key: machine[key] for key in ("cpu", "usable_cores")}}  # seconds of two do not mix
+    study = Study(subject, Journal(out / "cells.jsonl", about | place), recovery, render.note)
     cells, failures = run(study, chosen, wanted)
     told = report.document(
         "compare",

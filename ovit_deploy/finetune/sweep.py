@@ -1,8 +1,11 @@
-"""A sweep: one recipe at several sparsities, a run each, from one pass over the gradients where the method allows it."""
+"""A sweep: one recipe at several sparsities, a run each; one pass over the gradients where the method allows it."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
 
 from ovit_deploy.checkpoint import RUNS
 from ovit_deploy.data import ImageData
@@ -10,7 +13,7 @@ from ovit_deploy.errors import RecipeError, RunError
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.finetune.run import Finished, Watchers, run
 from ovit_deploy.models import Choice
-from ovit_deploy.pruning import Method
+from ovit_deploy.pruning import Calibration, Masks, Method, Pruned, Report
 from ovit_deploy.pruning.sweep import Sweep
 from ovit_deploy.recipe import Recipe
 from ovit_deploy.recipe.pruners import PruningModifier
@@ -53,11 +56,11 @@ def sweep(
         if taken.exists():
             raise RunError(f"{taken} exists already", "choose another --name")
     points = [at_sparsity(recipe, modifier, sparsity) for sparsity in sparsities]
-    shared: list[Sweep] = []
+    shared: list[_Shared] = []
 
     def methods(point: PruningModifier, budget: int | None) -> Method:
         if not shared:
-            shared.append(Sweep(method_of(point, budget)))
+            shared.append(_Shared(Sweep(method_of(point, budget))))
         return shared[0]
 
     return [
@@ -73,6 +76,33 @@ def sweep(
         )
         for point, each in zip(points, names, strict=True)
     ]
+
+
+class _Shared:
+    """The method of all runs. It leaves chance where its first pruning left it, so that each run goes on as if alone.
+
+    Every pass over the calibration images draws from torch's global generator, and later prunings take fewer passes.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.chance: Tensor | None = None
+
+    def prune(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        *,
+        sparsity: float,
+        calibration: Calibration | None = None,
+        report: Report | None = None,
+    ) -> Pruned:
+        """See :class:`ovit_deploy.pruning.method.Method`."""
+        pruned = self.sweep.prune(model, masks, sparsity=sparsity, calibration=calibration, report=report)
+        if self.chance is None:
+            self.chance = torch.get_rng_state()
+        torch.set_rng_state(self.chance)
+        return pruned
 
 
 def at_sparsity(recipe: Recipe, modifier: PruningModifier, sparsity: float) -> Recipe:
