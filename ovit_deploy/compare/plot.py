@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ovit_deploy.compare import svg
 from ovit_deploy.compare.cells import DENSE, Cell
 
-_WIDTH, _HEIGHT = 760, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 170, 40, 48
+_WIDTH, _HEIGHT = 800, 440
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 210, 40, 48
 # Middle tones, which stand out from white and from black (after Okabe & Ito, for colour-blind readers, extended).
 _COLOURS = (
     "#d62728",
