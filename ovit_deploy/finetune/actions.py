@@ -14,7 +14,7 @@ from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import average_of, calibrated, method_of
-from ovit_deploy.pruning import Calibration, FisherAverage, Pruned, apply
+from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.spread import warn_of_collapse
@@ -51,6 +51,7 @@ class State:
     teacher: nn.Module | None = None  # the dense model, where the recipe asks it
     scratch: Path | None = None  # where pruning may spill to
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
+    methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -101,6 +102,14 @@ def _asked(action: Prune, state: State) -> float:
     return first + action.grown * (modifier.final_sparsity - first)
 
 
+def _method(action: Prune, state: State) -> Method:
+    if action.place in state.methods:
+        return state.methods[action.place]
+    average = average_of(action.modifier, state.averages, action.place)
+    scores = state.scores.get(action.place)
+    return method_of(action.modifier, state.memory_budget, scratch=state.scratch, average=average, scores=scores)
+
+
 def _prune(action: Prune, state: State, epoch: float) -> None:
     modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
     present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
@@ -109,10 +118,9 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
         calibration = calibrated(modifier, state.calibration(modifier.num_images), state.teacher)
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
-    average = average_of(modifier, state.averages, action.place)
-    scores = state.scores.get(action.place)
-    method = method_of(modifier, state.memory_budget, scratch=state.scratch, average=average, scores=scores)
-    pruned = method.prune(state.model, present, sparsity=sparsity, calibration=calibration, report=state.report)
+    pruned = _method(action, state).prune(
+        state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
+    )
     loss_before = _loss_before(state.model, calibration, pruned)
     before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
     apply(state.model, pruned)

@@ -4,7 +4,7 @@ import copy
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from ovit_deploy.finetune.evaluate import Evaluation, evaluate
 from ovit_deploy.finetune.losses import check_distillable
 from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.models import Choice
-from ovit_deploy.pruning import Calibration
+from ovit_deploy.pruning import Calibration, Method
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.targets import resolve
@@ -59,6 +59,7 @@ def run(
     runs: Path = RUNS,
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
+    methods: Mapping[str, Method] | None = None,
 ) -> Finished:
     """Carry out ``recipe`` and leave the result in ``runs/<name>``.
 
@@ -70,6 +71,7 @@ def run(
         runs: the folder of all runs.
         memory_budget: bytes that pruning may use, by default half of what is free.
         watchers: who is told how it goes.
+        methods: what prunes, by the place of a modifier, instead of what it stands for.
 
     Raises:
         OvitError: nothing is left behind then.
@@ -100,6 +102,7 @@ def run(
             report=watchers.report,
             teacher=teacher,
             scratch=folder,
+            methods=dict(methods or {}),
         )
         with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
             loop.train(
