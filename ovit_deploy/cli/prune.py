@@ -34,7 +34,7 @@ def prune(
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
         name: Of the run; by default the recipe's name and the time.
-        recipe_arg: KEY=VALUE for a variable of the recipe; may be given several times.
+        recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         memory_budget: What pruning may use, such as 6GB; by default half of the free memory.
         dry_run: Print the timeline and the matched layers, and stop.
         json: Print the facts of the run as JSON.

@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 from ovit_deploy.errors import PruningError
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
-from ovit_deploy.finetune.methods import method_of
-from ovit_deploy.pruning import Calibration, apply
+from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, method_of, sparseml_method_of
+from ovit_deploy.pruning import Calibration, Method, SparseMLMagnitude, apply
+from ovit_deploy.recipe.declaration import Compat
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
 
@@ -27,6 +28,8 @@ class State:
     calibration: Callable[[int], Calibration]
     memory_budget: int | None
     report: Callable[[str], None]
+    compat: Compat | None = None
+    methods: dict[str, Method] = field(default_factory=dict)  # by place: those that follow training
     masks: masking.Masks = field(default_factory=dict)
     distillation: DistillationModifier | None = None
     first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
@@ -44,7 +47,8 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             state.masks.update({name: mask & state.masks.get(name, mask) for name, mask in held.items()})
         case WeightDecay():
             for group in state.optimizer.param_groups:
-                group["weight_decay"] = action.value if group["weight_decay"] > 0 else 0.0
+                everywhere = state.compat == "sparseml" or group["weight_decay"] > 0
+                group["weight_decay"] = action.value if everywhere else 0.0
         case Distill():
             state.distillation = action.modifier
         case Train():
@@ -76,6 +80,27 @@ def _asked(action: Prune, state: State) -> float:
     return first + action.grown * (modifier.final_sparsity - first)
 
 
+def _method(action: Prune, state: State) -> Method:
+    if action.place in state.methods:
+        return state.methods[action.place]
+    if state.compat == "sparseml" and isinstance(action.modifier, MAGNITUDE_MODIFIERS):
+        return _as_sparseml(action, state)
+    return method_of(action.modifier, state.memory_budget)
+
+
+def _as_sparseml(action: Prune, state: State) -> SparseMLMagnitude:
+    """SparseML's masks; with ``__FROM_PARAM__`` each tensor comes from its own zeros."""
+    names, final = state.targets[action.place], action.modifier.final_sparsity
+    if not action.modifier.starts_from_own:
+        return sparseml_method_of(action.modifier)
+    for name in names:
+        own = masking.sparsity(masking.of_zeros(state.model, [name]))
+        state.first_sparsity.setdefault(f"{action.place} {name}", own)
+    first = {name: state.first_sparsity[f"{action.place} {name}"] for name in names}
+    wanted = {name: first[name] + action.grown * (final - first[name]) for name in names}
+    return sparseml_method_of(action.modifier, wanted)
+
+
 def _prune(action: Prune, state: State, epoch: float) -> None:
     modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
     present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
@@ -83,7 +108,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     loss_before = _calibration_loss(state.model, calibration)
-    pruned = method_of(modifier, state.memory_budget).prune(
+    pruned = _method(action, state).prune(
         state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
     )
     apply(state.model, pruned)

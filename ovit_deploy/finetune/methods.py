@@ -1,5 +1,7 @@
 """Which pruning method a modifier stands for, with its settings."""
 
+from collections.abc import Mapping
+
 from ovit_deploy.pruning import (
     MFAC,
     OBC,
@@ -9,6 +11,7 @@ from ovit_deploy.pruning import (
     Method,
     OViT,
     SparseGPT,
+    SparseMLMagnitude,
     UniformMagnitude,
     Wanda,
     WoodFisher,
@@ -16,13 +19,23 @@ from ovit_deploy.pruning import (
 from ovit_deploy.recipe import mask_types, pruners
 from ovit_deploy.recipe.pruners import PruningModifier
 
+MAGNITUDE_MODIFIERS = (pruners.GMPruningModifier, pruners.GlobalMagnitudePruningModifier)
+
 
 def method_of(modifier: PruningModifier, memory_budget: int | None) -> Method:
     """The pruning method that a modifier stands for; ``memory_budget`` in bytes."""
     method = _fisher_method(modifier, memory_budget) or _layerwise_method(modifier, memory_budget)
+    if method is None and callable(own := getattr(modifier, "method", None)):
+        method = own(memory_budget)
     if method is None:
         raise AssertionError(f"no method for {type(modifier).__name__}")
     return method
+
+
+def sparseml_method_of(modifier: PruningModifier, wanted: Mapping[str, float] | None = None) -> SparseMLMagnitude:
+    """SparseML's way to one of `MAGNITUDE_MODIFIERS`; ``wanted`` is a sparsity for each target."""
+    assert isinstance(modifier, MAGNITUDE_MODIFIERS)
+    return SparseMLMagnitude(_pattern(modifier), modifier.global_sparsity, wanted)
 
 
 def _fisher_method(modifier: PruningModifier, memory_budget: int | None) -> Method | None:

@@ -93,6 +93,7 @@ def run(
             calibration=lambda n: _calibration(data, preprocessing, n, recipe.training.seed),
             memory_budget=memory_budget,
             report=watchers.report,
+            compat=recipe.compat,
         )
         with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
             loop.train(

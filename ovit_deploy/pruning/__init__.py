@@ -32,6 +32,7 @@ A method = curvature x saliency x update x allocation:
     GradientWeight     none                  sum_i |g_i w|  none          global
     GlobalMagnitude    none                  |w|            none          global
     UniformMagnitude   none                  |w|            none          uniform
+    SparseMLMagnitude  none                  |w|            none          global | uniform, with SparseML's ties
     Wanda              inputs, diagonal      |w| |x|        none          uniform in every row
     SparseGPT          inputs                OBS, in runs   column sweep  uniform
     OBC                inputs                greedy OBS     compensate    uniform, marginal over the rows of a layer
@@ -52,6 +53,7 @@ from ovit_deploy.pruning.mfac import MFAC
 from ovit_deploy.pruning.obc import OBC
 from ovit_deploy.pruning.ovit import OViT
 from ovit_deploy.pruning.sparsegpt import SparseGPT
+from ovit_deploy.pruning.sparseml_magnitude import SparseMLMagnitude
 from ovit_deploy.pruning.wanda import Wanda
 from ovit_deploy.pruning.woodfisher import WoodFisher
 
@@ -68,6 +70,7 @@ __all__ = [
     "Pruned",
     "Report",
     "SparseGPT",
+    "SparseMLMagnitude",
     "UniformMagnitude",
     "Wanda",
     "WoodFisher",

@@ -155,7 +155,7 @@ _CHECKS: tuple[Callable[[Recipe, Timeline], Iterator[Finding]], ...] = (
 
 def _too_frequent(recipe: Recipe, steps_per_epoch: int) -> Iterator[Finding]:
     for modifier, place in zip(recipe.modifiers, recipe.places, strict=True):
-        if isinstance(modifier, PruningModifier) and modifier.update_frequency * steps_per_epoch < 1 - _ROUNDING:
+        if isinstance(modifier, PruningModifier) and 0 < modifier.update_frequency * steps_per_epoch < 1 - _ROUNDING:
             message = f"update_frequency {modifier.update_frequency:g} is less than one of {steps_per_epoch} steps"
             yield Finding(place, "warning", "too-frequent", f"{message}: several prunings fall on one step")
 

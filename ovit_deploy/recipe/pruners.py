@@ -21,6 +21,7 @@ from ovit_deploy.recipe.schedule import Interpolation
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 MaskType = Annotated[str, BeforeValidator(mask_types.canonical)]
+EVERY_STEP = -1
 _MAX_UPDATES = 100_000
 _NEAR = 1e-3
 
@@ -84,8 +85,8 @@ class PruningModifier(Modifier):
     @field_validator("update_frequency")
     @classmethod
     def _has_dates(cls, every: float) -> float:
-        if every <= 0:
-            raise ValueError("pruning at every step is not supported yet; say how many epochs lie between two prunings")
+        if every <= 0 and every != EVERY_STEP:
+            raise ValueError("must be the epochs between two prunings, or -1 to prune at every step")
         return every
 
     @field_validator("mask_type")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ovit_deploy.recipe.declaration import Declaration, Modifier
+from ovit_deploy.recipe.declaration import Compat, Declaration, Modifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
@@ -60,7 +60,9 @@ class Training(Declaration):
     weight_decay: float = Field(0.05, ge=0)
     clip_gradient_norm: float | None = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products while training (autocast)")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the products while training (autocast)"
+    )
     augmentation: Augmentation = Augmentation()
     seed: int = 0
 
@@ -98,6 +100,8 @@ class Recipe(Declaration):
     source: str
     text: str
     modifiers: tuple[Modifier, ...]
+    # Whose dates, ties and rates count where they differ from ours: `ovit_deploy.recipe.sparseml`.
+    compat: Compat | None = None
     training: Training = Training()
     model: ModelSection | None = None
     # Where each modifier stands in its file, "file:line:column", for errors found later.
