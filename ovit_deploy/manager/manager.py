@@ -194,8 +194,11 @@ class ScheduledModifierManager:
             return
         for pruner in self._tracking.values():
             pruner.before_step()
-        for action in self.timeline.due(epoch, step):
-            carry_out(action, state, epoch)
+        due = self.timeline.due(epoch, step)
+        if due:
+            self._free_gradients()  # calibration wants them whole
+            for action in due:
+                carry_out(action, state, epoch)
         self._mask_gradients(state)
         if any(rate.start <= epoch + 1e-9 for rate in self.timeline.rates):
             rate = self.timeline.learning_rate(epoch, step)
@@ -234,10 +237,10 @@ class ScheduledModifierManager:
         state = self._active
         for name, mask in state.masks.items():
             assert not bool(state.model.get_parameter(name)[~mask].any()), name
-        for removable in (self._holder, self._distiller, *self._gradient_hooks.values()):
+        self._free_gradients()
+        for removable in (self._holder, self._distiller):
             if removable is not None:
                 removable.remove()
-        self._gradient_hooks.clear()
         self._tracking.clear()
         self._state = self._holder = self._distiller = None
 
@@ -270,6 +273,11 @@ class ScheduledModifierManager:
                 state.masks.update(masks.of_zeros(state.model, state.targets[item.action.place]))
             else:
                 carry_out(item.action, state, item.epoch)
+
+    def _free_gradients(self) -> None:
+        for hook in self._gradient_hooks.values():
+            hook.remove()
+        self._gradient_hooks.clear()
 
     def _mask_gradients(self, state: State) -> None:
         """Gradients of pruned weights are zero from the backward pass on, so that clipping does not count them."""

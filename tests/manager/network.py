@@ -52,8 +52,10 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList([Block(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 5)
-        for index, parameter in enumerate(self.parameters(), 1):
-            if parameter.dim() > 1:
+        for index, (name, parameter) in enumerate(self.named_parameters(), 1):
+            if name.endswith("bias"):
+                parameter.data.zero_()
+            elif parameter.dim() > 1:
                 k = np.arange(parameter.numel(), dtype=np.float64)
                 sines = np.sin(k * 0.37 + index) * (1 + index * 0.1)
                 parameter.data.copy_(torch.tensor(sines, dtype=torch.float32).reshape(parameter.shape))
