@@ -30,7 +30,7 @@ def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
 
 
 def overrides(arguments: Sequence[str]) -> dict[str, str]:
-    """``--recipe-arg`` arguments, each NAME=VALUE, several of them with commas, or JSON; the last one of a name counts."""
+    """What ``--recipe-arg`` says, each as `read_overrides` takes it; of one name the last counts."""
     return {name: text for argument in arguments for name, text in read_overrides(argument).items()}
 
 

@@ -1,1 +1,1 @@
-"""This package's pruners inside other people's tools. Each file imports its tool; nothing here is imported by others."""
+"""This package's pruners inside other tools. Each file imports its tool; nobody imports these files but users."""

@@ -69,7 +69,7 @@ class ScheduledModifierManager:
         Args:
             file_path: Where it is, or what it says.
             recipe_variables: New values for its variables: a mapping, JSON, or ``name=value,other=value``.
-            compat: ``sparseml`` for its dates, ties and rates where they differ from ours; by default as the recipe says.
+            compat: ``sparseml`` for its dates, ties and rates where they differ; by default as the recipe says.
             report: Told in a line what happens.
 
         Raises:

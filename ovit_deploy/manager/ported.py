@@ -1,16 +1,17 @@
 """Gradual pruners written for SparseML, on this engine: the classes they derive from, with SparseML's names.
 
-A pruner ports by its imports if it says *what* to prune and leaves *when* to its base class: a subclass of
-`BaseGradualPruningModifier` with an ``__init__``, ``_get_mask_creator`` and ``_get_scorer``. The scorer sees gradients
-before each optimizer step (``pre_optim_step_update``) and masks as they change (``mask_update``). A class that overrides
-SparseML's life cycle itself (``initialize``, ``update``, ``check_mask_update``, ...) is refused when it registers: write
-it as a `Method` of `ovit_deploy.pruning` instead, which is shorter.
+A pruner ports by its imports if it says *what* to prune and leaves *when* to its base class, that is, if it derives
+from `BaseGradualPruningModifier` with an ``__init__``, ``_get_mask_creator`` and ``_get_scorer``. The scorer sees
+gradients before each optimizer step (``pre_optim_step_update``) and masks as they change (``mask_update``). A class
+that overrides SparseML's life cycle itself (``initialize``, ``update``, ``check_mask_update``, ...) is refused when it
+registers: write it as a `Method` of `ovit_deploy.pruning` instead, which is shorter.
 """
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
@@ -125,6 +126,12 @@ class PortedModifier(PruningModifier):
     kind: ClassVar[type[BaseGradualPruningModifier]]
     takes: ClassVar[frozenset[str]]
 
+    @model_validator(mode="after")
+    def _takes_its_mask(self) -> "PortedModifier":
+        if "mask_type" in self.model_fields_set - self.takes:
+            raise ValueError("mask_type: this pruner has none")
+        return self
+
     def tracking(self, model: nn.Module, names: Sequence[str]) -> "Tracking":
         """The pruner at work on the named parameters of ``model``."""
         arguments = {name: getattr(self, name) for name in type(self).model_fields if name in self.takes}
@@ -141,9 +148,11 @@ class Tracking:
         self.creator = modifier._get_mask_creator(list(names), parameters)
         self.scorer = modifier._get_scorer(parameters)
         self.masks = [torch.ones_like(parameter) for parameter in parameters]
+        self.waits = type(self.scorer).pre_optim_step_update is not PruningParamsScorer.pre_optim_step_update
 
     def before_step(self) -> None:
         """Let the scorer see this step's gradients."""
+        self.waits = False
         self.scorer.pre_optim_step_update(self.masks)
 
     def prune(
@@ -156,6 +165,11 @@ class Tracking:
         report: Report | None = None,
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`."""
+        if self.waits:
+            raise PruningError(
+                f"{type(self.modifier).__name__} follows gradients, and has seen no step",
+                "train with it, not in one shot",
+            )
         weights = target_weights(model, masks)
         with torch.no_grad():
             found = self.creator.create_sparsity_masks(

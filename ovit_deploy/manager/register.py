@@ -10,8 +10,8 @@ stands for::
         def method(self, memory_budget: int | None) -> Method:
             return Random(self.seed)
 
-SparseML's way is a subclass of `ovit_deploy.manager.BaseGradualPruningModifier`; the arguments of its ``__init__`` become
-the keys of the tag. The tag is the class's name, either way.
+SparseML's way is a subclass of `ovit_deploy.manager.BaseGradualPruningModifier`; the arguments of its ``__init__``
+become the keys of the tag. The tag is the class's name, either way.
 """
 
 import inspect
@@ -101,7 +101,7 @@ def _ported(kind: type[BaseGradualPruningModifier]) -> type[PortedModifier]:
         elif given:
             fields[parameter.name] = (field.annotation, parameter.default)
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        takes |= PruningModifier.model_fields.keys()
+        takes |= inspect.signature(BaseGradualPruningModifier).parameters.keys() - {"others"}
     made = create_model(kind.__name__, __base__=PortedModifier, __module__=kind.__module__, **fields)
     made.__doc__ = kind.__doc__
     made.kind, made.takes = kind, frozenset(takes)

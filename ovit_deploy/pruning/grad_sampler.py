@@ -2,8 +2,9 @@
 
     {"data_loader_builder": fn(kwargs) -> iterable, "loss_function": fn(outputs, targets) -> loss}
 
-The iterable gives ``(forward_args, forward_kwargs, targets)``. SparseML takes one gradient a batch, this package one a
-sample: ``num_grads`` counts samples here. The gradients are those of the cross-entropy, so ``loss_function`` must be it.
+The iterable gives ``(forward_args, forward_kwargs, targets)``. SparseML takes one gradient a batch, this package one
+a sample: ``num_grads`` counts samples here. The gradients are those of the cross-entropy, so ``loss_function`` must be
+that.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

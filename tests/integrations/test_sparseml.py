@@ -1,4 +1,4 @@
-"""Beside a real SparseML 1.8.0, in its own environment (make_sparseml_env.sh): our pruner in it, and it against ours."""
+"""A real SparseML 1.8.0, in its own environment (make_sparseml_env.sh): our pruner in it, its engine beside ours."""
 
 import json
 import os

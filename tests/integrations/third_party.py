@@ -1,4 +1,4 @@
-"""A pruner as SparseML's users write them: by the first-order Taylor term. The imports decide on whose engine it runs."""
+"""A pruner as SparseML's users write them, by the first-order Taylor term. Its imports decide whose engine runs it."""
 
 import os
 

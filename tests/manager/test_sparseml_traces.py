@@ -1,6 +1,7 @@
 """Masks, sparsities, learning rates and weight decay of each step, against SparseML 1.8.0's own (``golden/``)."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,5 +37,5 @@ def test_what_cannot_be_equal_is_refused(name: str) -> None:
 
 def test_without_compat_the_dates_are_ours() -> None:
     ours = trace(ScheduledModifierManager.from_yaml(RECIPES["gmp_offgrid_start"]), "gmp")
-    changes = [row[0] for before, row in zip(ours, ours[1:], strict=False) if before[3] != row[3]]
+    changes = [row[0] for before, row in pairwise(ours) if before[3] != row[3]]
     assert changes == [1.25, 2.0, 2.75, 3.5, 3.75]  # 1.3, 2.0, 2.7, 3.4, 3.7 on quarter epochs
