@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ovit_deploy.recipe.pruners import EVERY_STEP
 from ovit_deploy.recipe.rates import RATES, describe
 from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.targets import Shapes
@@ -75,9 +76,11 @@ class _Teller:
         match action:
             case Prune(modifier=modifier, sparsity=sparsity, place=place):
                 own = ", from what is zero already" if modifier.starts_from_own and action.grown < 1 else ""
-                return self.event(
-                    epoch, "prune", f"{modifier.short_name} to {sparsity:.2%}{own}", place=place, sparsity=sparsity
+                each = (
+                    ", then more at every step" if modifier.update_frequency == EVERY_STEP and action.grown < 1 else ""
                 )
+                what = f"{modifier.short_name} to {sparsity:.2%}{own}{each}"
+                return self.event(epoch, "prune", what, place=place, sparsity=sparsity)
             case HoldZeros(place=place):
                 return self.event(epoch, "hold zeros", "that are there", place=place)
             case WeightDecay(value=value):

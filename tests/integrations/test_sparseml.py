@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "manager")]
 import inside_sparseml  # noqa: E402
-import third_party  # noqa: E402, F401 - registers !TaylorPruningModifier here
 
 from ovit_deploy.manager import ScheduledModifierManager  # noqa: E402
+from ovit_deploy.recipe.schema import MODIFIERS  # noqa: E402
 
 ENVIRONMENT = os.environ.get("OVIT_DEPLOY_SPARSEML_ENV")
 sparseml = [
@@ -84,6 +86,21 @@ def sparsity(zeros: dict[str, list[int]], model: Any = None) -> float:
     weights = dict((model or inside_sparseml.Network()).named_parameters())
     targets = [name for name in zeros if name.startswith("blocks.")]
     return sum(zeros[name][0] for name in targets) / sum(weights[name].numel() for name in targets)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _third_party() -> Iterator[None]:
+    """!TaylorPruningModifier is a tag here, too."""
+    import_module("third_party")
+    yield
+    del MODIFIERS["TaylorPruningModifier"]
+
+
+def test_a_ported_pruner_prunes_to_the_recipes_sparsity() -> None:
+    """Its own imports decide: the same file runs in SparseML below."""
+    rows = in_ours(recipe("TaylorPruningModifier"))["rows"]
+    assert sparsity(rows[1][2]) == 0
+    assert sparsity(rows[-1][2]) == pytest.approx(0.75, abs=1e-3)
 
 
 class TestInSparseML:

@@ -198,6 +198,16 @@ def test_a_scaler_may_be_wrapped_instead() -> None:
     assert fc_sparsity(model) == pytest.approx(0.6, abs=1e-3)
 
 
+def test_a_wrapped_model_may_be_looked_into() -> None:
+    model = tiny_vit()
+    parallel, optimizer = nn.DataParallel(model), torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(RecipeError, match="matches no parameter"):
+        ScheduledModifierManager.from_yaml(PRUNE).modify(parallel, optimizer, 1)
+    manager = ScheduledModifierManager.from_yaml(PRUNE)
+    manager.modify(parallel, optimizer, 1, allow_parallel_module=False)
+    assert manager.initialized
+
+
 def test_misuse_is_told() -> None:
     model = tiny_vit()
     manager = ScheduledModifierManager.from_yaml(PRUNE)
