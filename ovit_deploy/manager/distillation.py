@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovit_deploy.errors import TrainingError
+from ovit_deploy.errors import RecipeError, TrainingError
 from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.recipe.timeline import Distill, Timeline
 
 
 class Distiller:
@@ -57,3 +58,18 @@ class Distiller:
     def remove(self) -> None:
         """Stop overhearing."""
         self._hook.remove()
+
+
+def distiller_for(timeline: Timeline, model: nn.Module, teacher: nn.Module | str | None) -> Distiller | None:
+    """What mixes losses, where a recipe distils; none where ``teacher`` is "disable".
+
+    Raises:
+        RecipeError: The recipe distils, and there is no teacher.
+    """
+    if not any(isinstance(item.action, Distill) for item in timeline.dated) or teacher == "disable":
+        return None
+    if not isinstance(teacher, nn.Module) and teacher != "self":
+        raise RecipeError(
+            "the recipe distils, and there is no teacher", "pass distillation_teacher: a model, 'self' or 'disable'"
+        )
+    return Distiller(model, teacher)

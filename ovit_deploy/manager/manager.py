@@ -24,7 +24,8 @@ from torch.optim import Optimizer
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.finetune import masks
 from ovit_deploy.finetune.actions import State, carry_out
-from ovit_deploy.manager.distillation import Distiller
+from ovit_deploy.manager.distillation import Distiller, distiller_for
+from ovit_deploy.manager.gradients import MaskedGradients
 from ovit_deploy.manager.ported import PortedModifier, Tracking
 from ovit_deploy.manager.step import RecipeManagerStepWrapper
 from ovit_deploy.pruning import Calibration
@@ -53,7 +54,7 @@ class ScheduledModifierManager:
         self._holder: masks.MaskedOptimizer | None = None
         self._distiller: Distiller | None = None
         self._tracking: dict[str, Tracking] = {}
-        self._gradient_hooks: dict[str, torch.utils.hooks.RemovableHandle] = {}
+        self._gradients: MaskedGradients | None = None
 
     @classmethod
     def from_yaml(
@@ -131,7 +132,7 @@ class ScheduledModifierManager:
         needs = [pruner for pruner, _ in self.timeline.pruners if pruner.num_images]
         sampler = check_grad_sampler(grad_sampler) if needs else {}
         targets = resolve(self.recipe, {name: tuple(p.shape) for name, p in module.named_parameters()})
-        self._distiller = self._overhearing(module, distillation_teacher)
+        self._distiller = distiller_for(self.timeline, module, distillation_teacher)
         state = State(
             model=module,
             optimizer=torch.optim.SGD(module.parameters(), lr=0.0),  # replaced by modify; apply makes no steps
@@ -147,7 +148,7 @@ class ScheduledModifierManager:
             if isinstance(modifier, PortedModifier)
         }
         state.methods.update(self._tracking)
-        self._state = state
+        self._state, self._gradients = state, MaskedGradients(module, state.masks)
         self._catch_up(state, epoch)
 
     def modify(
@@ -190,16 +191,16 @@ class ScheduledModifierManager:
     def update(self, epoch: float, steps_per_epoch: int) -> None:
         """Carry out what is due in the step that starts at ``epoch``; nothing once the manager is finalized."""
         state, step = self._state, 1 / steps_per_epoch
-        if state is None:
+        if state is None or self._gradients is None:
             return
         for pruner in self._tracking.values():
             pruner.before_step()
         due = self.timeline.due(epoch, step)
         if due:
-            self._free_gradients()  # calibration wants them whole
+            self._gradients.remove()
             for action in due:
                 carry_out(action, state, epoch)
-        self._mask_gradients(state)
+        self._gradients.hold()
         if any(rate.start <= epoch + 1e-9 for rate in self.timeline.rates):
             rate = self.timeline.learning_rate(epoch, step)
             for group in state.optimizer.param_groups:
@@ -237,12 +238,11 @@ class ScheduledModifierManager:
         state = self._active
         for name, mask in state.masks.items():
             assert not bool(state.model.get_parameter(name)[~mask].any()), name
-        self._free_gradients()
-        for removable in (self._holder, self._distiller):
+        for removable in (self._holder, self._distiller, self._gradients):
             if removable is not None:
                 removable.remove()
         self._tracking.clear()
-        self._state = self._holder = self._distiller = None
+        self._state = self._holder = self._distiller = self._gradients = None
 
     @property
     def masks(self) -> Mapping[str, torch.Tensor]:
@@ -255,15 +255,6 @@ class ScheduledModifierManager:
             raise RecipeError("this manager modifies no model", "call initialize, modify or apply first")
         return self._state
 
-    def _overhearing(self, module: nn.Module, teacher: nn.Module | str | None) -> Distiller | None:
-        if not any(isinstance(item.action, Distill) for item in self.timeline.dated) or teacher == "disable":
-            return None
-        if not isinstance(teacher, nn.Module) and teacher != "self":
-            raise RecipeError(
-                "the recipe distils, and there is no teacher", "pass distillation_teacher: a model, 'self' or 'disable'"
-            )
-        return Distiller(module, teacher)
-
     def _catch_up(self, state: State, epoch: float) -> None:
         """What began before ``epoch``: settings count, and zeros that were pruned are held."""
         for item in self.timeline.dated:
@@ -273,19 +264,6 @@ class ScheduledModifierManager:
                 state.masks.update(masks.of_zeros(state.model, state.targets[item.action.place]))
             else:
                 carry_out(item.action, state, item.epoch)
-
-    def _free_gradients(self) -> None:
-        for hook in self._gradient_hooks.values():
-            hook.remove()
-        self._gradient_hooks.clear()
-
-    def _mask_gradients(self, state: State) -> None:
-        """Gradients of pruned weights are zero from the backward pass on, so that clipping does not count them."""
-        for name in state.masks.keys() - self._gradient_hooks.keys():
-            parameter = state.model.get_parameter(name)
-            if parameter.requires_grad:
-                hook = parameter.register_hook(lambda gradient, name=name: gradient * state.masks[name])
-                self._gradient_hooks[name] = hook
 
 
 def _calibration(sampler: Mapping[str, Callable[..., Any]], module: nn.Module, count: int) -> Calibration:
