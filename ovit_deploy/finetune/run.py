@@ -103,6 +103,7 @@ def run(
             teacher=teacher,
             scratch=folder,
             methods=dict(methods or {}),
+            compat=recipe.compat,
         )
         with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
             loop.train(

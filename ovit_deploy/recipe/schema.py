@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ovit_deploy.recipe.augmentation import Augmentation, NamedAugmentation
-from ovit_deploy.recipe.declaration import Declaration, Modifier
+from ovit_deploy.recipe.declaration import Compat, Declaration, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
@@ -111,6 +111,8 @@ class Recipe(Declaration):
     source: str
     text: str
     modifiers: tuple[Modifier, ...]
+    # Whose dates, ties and rates count where they differ from ours: `ovit_deploy.recipe.sparseml`.
+    compat: Compat | None = None
     training: Training = Training()
     model: ModelSection | None = None
     # Where each modifier stands in its file, "file:line:column", for errors found later.

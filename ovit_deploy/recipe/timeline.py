@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from math import cos, pi
 
-from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe import sparseml
+from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
@@ -12,7 +13,7 @@ from ovit_deploy.recipe.modifiers import (
     SetWeightDecayModifier,
     TrainableParamsModifier,
 )
-from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.pruners import EVERY_STEP, PruningModifier
 from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
 from ovit_deploy.recipe.schedule import interpolate, update_epochs
 from ovit_deploy.recipe.schema import Recipe
@@ -111,18 +112,40 @@ class Timeline:
     dated: tuple[Dated, ...]
     rates: tuple[RateModifier, ...]
     default_rate: float
+    pruners: tuple[tuple[PruningModifier, str], ...] = ()
+    compat: Compat | None = None
 
     def learning_rate(self, epoch: float, step: float) -> float:
         """The rate of the step that starts at ``epoch`` and lasts ``step`` epochs.
 
         The modifier that started last decides; past the end of a function its last value stays.
         """
+        if self.compat == "sparseml":
+            rate = sparseml.learning_rate(self.rates, epoch, step)
+            return self.default_rate if rate is None else rate
         begun = [rate for rate in self.rates if rate.start <= epoch + 1e-9]
         return rate_at(begun[-1], epoch, step) if begun else self.default_rate
 
     def due(self, epoch: float, step: float) -> list[Action]:
         """The actions of the step that starts at ``epoch`` and lasts ``step`` epochs."""
-        return [item.action for item in self.dated if epoch - step / 2 <= item.epoch < epoch + step / 2]
+        if self.compat == "sparseml":
+            return self._due_in_sparseml(epoch, step)
+        due = [item.action for item in self.dated if epoch - step / 2 <= item.epoch < epoch + step / 2]
+        return due + [
+            _prune_at(epoch, modifier, place)
+            for modifier, place in self.pruners
+            if modifier.update_frequency == EVERY_STEP
+            and modifier.start_epoch + step / 2 < epoch <= modifier.end_epoch - step / 2
+        ]
+
+    def _due_in_sparseml(self, epoch: float, step: float) -> list[Action]:
+        settings = [item.action for item in self.dated if sparseml.first_step(item.epoch, step) == round(epoch / step)]
+        prunings: list[Action] = [
+            _prune_at(epoch, modifier, place)
+            for modifier, place in self.pruners
+            if sparseml.updates_at(epoch, step, modifier.start_epoch, modifier.end_epoch, modifier.update_frequency)
+        ]
+        return [action for action in settings if not isinstance(action, Prune)] + prunings
 
     @property
     def final_sparsity(self) -> float | None:
@@ -146,6 +169,8 @@ def timeline(recipe: Recipe) -> Timeline:
         dated=tuple(sorted(dated, key=lambda item: (item.epoch, isinstance(item.action, Prune)))),
         rates=rates_of(recipe.modifiers),
         default_rate=recipe.training.learning_rate,
+        pruners=tuple((modifier, place) for modifier, place in pairs if isinstance(modifier, PruningModifier)),
+        compat=recipe.compat,
     )
 
 
@@ -173,13 +198,19 @@ def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
 
 def _prunings(modifier: PruningModifier) -> list[tuple[float, float]]:
     """When to prune, and how much of the way from the first to the final sparsity is done then."""
+    start, end, every = modifier.start_epoch, modifier.end_epoch, modifier.update_frequency
+    epochs = [start, end] if every == EVERY_STEP and end > start else update_epochs(start, end, every)
+    return [(epoch, _grown(epoch, modifier)) for epoch in epochs]
+
+
+def _grown(epoch: float, modifier: PruningModifier) -> float:
+    """How much of the way from the first to the final sparsity is done at ``epoch``."""
     start, end = modifier.start_epoch, modifier.end_epoch
-    if end <= start:
-        return [(start, 1.0)]
-    return [
-        (epoch, interpolate((epoch - start) / (end - start), 0.0, 1.0, modifier.inter_func))
-        for epoch in update_epochs(start, end, modifier.update_frequency)
-    ]
+    return interpolate((epoch - start) / (end - start), 0.0, 1.0, modifier.inter_func) if end > start else 1.0
+
+
+def _prune_at(epoch: float, modifier: PruningModifier, place: str) -> Prune:
+    return _prune(modifier, place, _grown(epoch, modifier))
 
 
 def _prune(modifier: PruningModifier, place: str, grown: float) -> Prune:

@@ -110,7 +110,9 @@ def test_an_override_reaches_every_stage_that_has_the_name() -> None:
 
 
 def test_an_unknown_override_is_told_the_variables_of_all_stages() -> None:
-    with pytest.raises(RecipeError, match=r"version, sparsity, first_end"):
+    with pytest.raises(RecipeError, match=r"no variable 'quux' .* version, sparsity, first_end"):
+        load_recipe(CORPUS / "staged.yaml", {"quux": "1"})
+    with pytest.raises(RecipeError, match="did you mean 'sparsity'"):
         load_recipe(CORPUS / "staged.yaml", {"sparsty": "0.6"})
 
 
@@ -341,7 +343,7 @@ def test_a_mask_that_fixes_every_layer_leaves_nothing_to_allocate() -> None:
         ("leave_enabled: False", "grow back"),
         ("phased: True", "phased"),
         ("score_type: movement", "score_type"),
-        ("update_frequency: -1", "every step"),
+        ("update_frequency: -2", "every step"),
     ],
 )
 def test_what_would_change_the_result_is_refused(key: str, told: str) -> None:
