@@ -15,7 +15,7 @@ from ovit_deploy.recipe import Recipe, load_recipe, timeline
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.rates import describe
 from ovit_deploy.recipe.targets import prunable, resolve
-from ovit_deploy.recipe.timeline import Dated, Distill, HoldZeros, Prune, Train, WeightDecay
+from ovit_deploy.recipe.timeline import Dated, Distill, Freeze, HoldZeros, Prune, Quantize, Train, WeightDecay
 
 if TYPE_CHECKING:
     from ovit_deploy.finetune.run import Finished, Watchers
@@ -100,6 +100,10 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
         case Train(modifier=modifier, place=place, ends=ends):
             verb = "let learn" if modifier.trainable else "freeze"
             return verb, f"{'ends for' if ends else 'of'} {len(targets[place])} tensors"
+        case Quantize(modifier=modifier):
+            return "quantize", modifier.describe()
+        case Freeze(what=what):
+            return "freeze", what
 
 
 def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:

@@ -14,7 +14,9 @@ from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration, apply
 from ovit_deploy.recipe.modifiers import DistillationModifier
-from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Train, WeightDecay
+from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
+from ovit_deploy.recipe.quantization import Quantization
+from ovit_deploy.recipe.timeline import Action, Distill, Freeze, HoldZeros, Prune, Quantize, Train, WeightDecay
 
 
 @dataclass
@@ -32,6 +34,7 @@ class State:
     first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
     trainable: dict[str, dict[str, bool]] = field(default_factory=dict)  # by place, as it was before a modifier
     prunings: list[dict[str, Any]] = field(default_factory=list)
+    quantization: Quantization | None = None
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -49,6 +52,21 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             state.distillation = action.modifier
         case Train():
             _train(action, state)
+        case Quantize():
+            _quantize(action, state, epoch)
+        case Freeze(what="observers"):
+            freeze_observers(state.model)
+        case Freeze(what="batch norm"):
+            freeze_batch_norm(state.model)
+
+
+def _quantize(action: Quantize, state: State, epoch: float) -> None:
+    modifier = action.modifier
+    names = insert(state.model, modifier.quantization)
+    state.quantization = modifier.quantization
+    state.report(f"epoch {epoch:g}: quantize {len(names)} layers: {modifier.describe()}")
+    if modifier.num_calibration_steps is not None:
+        calibrate(state.model, state.calibration(64 * modifier.num_calibration_steps).batches())
 
 
 def _train(action: Train, state: State) -> None:

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from ovit_deploy.recipe.rates import RATES, describe
 from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.targets import Shapes
-from ovit_deploy.recipe.timeline import Action, Distill, HoldZeros, Prune, Timeline, Train, WeightDecay, timeline
+from ovit_deploy.recipe.timeline import (
+    Action,
+    Distill,
+    Freeze,
+    HoldZeros,
+    Prune,
+    Quantize,
+    Timeline,
+    Train,
+    WeightDecay,
+    timeline,
+)
 
 _INSTANT = 1e-9
 Targets = Mapping[str, list[str]]
@@ -92,6 +103,10 @@ class _Teller:
             case Train(modifier=modifier, place=place, ends=ends):
                 verb = "let learn" if modifier.trainable else "freeze"
                 return self.event(epoch, verb, "ends" if ends else "begins", place=place)
+            case Quantize(modifier=modifier, place=place):
+                return self.event(epoch, "quantize", modifier.describe(), place=place)
+            case Freeze(what=what):
+                return self.event(epoch, "freeze", what)
 
     def event(
         self, epoch: float, action: str, what: str, *, place: str | None = None, sparsity: float | None = None

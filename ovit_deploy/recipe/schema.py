@@ -30,6 +30,7 @@ from ovit_deploy.recipe.pruners import (
     SparseGPTPruningModifier,
     WandaPruningModifier,
 )
+from ovit_deploy.recipe.quantization import QuantizationModifier
 
 
 class ModelSection(Declaration):
@@ -75,6 +76,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         SetWeightDecayModifier,
         DistillationModifier,
         TrainableParamsModifier,
+        QuantizationModifier,
         ConstantPruningModifier,
         GMPruningModifier,
         MagnitudePruningModifier,

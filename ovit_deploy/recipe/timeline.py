@@ -1,6 +1,7 @@
 """Recipe -> dated actions: *when* is pure data, computed before training and testable without a model."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ovit_deploy.recipe.declaration import Modifier
 from ovit_deploy.recipe.modifiers import (
@@ -11,6 +12,7 @@ from ovit_deploy.recipe.modifiers import (
     TrainableParamsModifier,
 )
 from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.quantization import QuantizationModifier
 from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
 from ovit_deploy.recipe.schedule import interpolate, update_epochs
 from ovit_deploy.recipe.schema import Recipe
@@ -61,7 +63,22 @@ class Train:
     ends: bool = False
 
 
-Action = Prune | HoldZeros | WeightDecay | Distill | Train
+@dataclass(frozen=True)
+class Quantize:
+    """Round weights and activations from here on."""
+
+    modifier: QuantizationModifier
+    place: str
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Keep what was observed so far: ranges of quantized tensors, or statistics of batch norms."""
+
+    what: Literal["observers", "batch norm"]
+
+
+Action = Prune | HoldZeros | WeightDecay | Distill | Train | Quantize | Freeze
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def timeline(recipe: Recipe) -> Timeline:
     """The dated actions of ``recipe``.
 
     Training lasts to the largest end of an `EpochRangeModifier`, else to the last modifier's end. At one epoch,
-    settings come before pruning, and among equals the file's order holds.
+    settings come before pruning, pruning before quantization, and among equals the file's order holds.
     """
     pairs = list(zip(recipe.modifiers, recipe.places, strict=True))
     dated = [item for modifier, place in pairs for item in _dated(modifier, place)]
@@ -112,10 +129,15 @@ def timeline(recipe: Recipe) -> Timeline:
     num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
     return Timeline(
         num_epochs=num_epochs,
-        dated=tuple(sorted(dated, key=lambda item: (item.epoch, isinstance(item.action, Prune)))),
+        dated=tuple(sorted(dated, key=lambda item: (item.epoch, _rank(item.action)))),
         rates=rates_of(recipe.modifiers),
         default_rate=recipe.training.learning_rate,
     )
+
+
+def _rank(action: Action) -> int:
+    """Which comes first at one epoch."""
+    return {Prune: 1, Quantize: 2, Freeze: 3}.get(type(action), 0)
 
 
 def _dated(modifier: Modifier, place: str) -> list[Dated]:
@@ -132,7 +154,15 @@ def _dated(modifier: Modifier, place: str) -> list[Dated]:
         case TrainableParamsModifier():
             stop = [Dated(modifier.end_epoch, Train(modifier, place, ends=True))] if modifier.end_epoch >= 0 else []
             return [Dated(modifier.start, Train(modifier, place)), *stop]
+        case QuantizationModifier():
+            return [Dated(modifier.start, Quantize(modifier, place)), *_freezings(modifier)]
     return []
+
+
+def _freezings(modifier: QuantizationModifier) -> list[Dated]:
+    observers, batch_norm = modifier.disable_quantization_observer_epoch, modifier.freeze_bn_stats_epoch
+    dated = [] if observers is None else [Dated(observers, Freeze("observers"))]
+    return dated if batch_norm is None else [*dated, Dated(batch_norm, Freeze("batch norm"))]
 
 
 def _prunings(modifier: PruningModifier) -> list[tuple[float, float]]:
