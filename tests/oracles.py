@@ -85,3 +85,9 @@ def remove_and_compensate_right(w_I: Tensor, hessian_II: Tensor, j: int) -> None
     inverse = torch.linalg.inv(hessian_II[j:, j:])
     w_I[j:] -= w_I[j] / inverse[0, 0] * inverse[:, 0]
     w_I[j] = 0
+
+
+def fake_quantize(x: Tensor, scale: float, zero_point: int, q_min: int, q_max: int) -> Tensor:
+    """Rounding to integers and back, by its definition, value by value in float64."""
+    integers = [min(max(round(value / scale) + zero_point, q_min), q_max) for value in x.double().flatten().tolist()]
+    return torch.tensor([(q - zero_point) * scale for q in integers], dtype=torch.float64).reshape(x.shape)
