@@ -43,7 +43,7 @@ def export(
     Args:
         onnx: The format; there is no other.
         run: The run to export, its name or folder; by default the newest.
-        profile: A profile file, or the name of a shipped one; by default deepsparse, or deepsparse_int8 where quantized.
+        profile: A profile file, or the name of a shipped one; by default deepsparse or, quantized, deepsparse_int8.
         quantize: Round a float model to INT8 first, with ranges from training images; nothing is trained.
         data: The images to verify with, as given to prune; by default those of the run.
         num_images: Test images to verify with.

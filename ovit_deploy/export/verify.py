@@ -129,14 +129,17 @@ def check_answers(
 def check_parity(
     path: Path, images: Tensor, logits: Tensor, batch_size: int, profile: Profile, *, optimized: bool
 ) -> Verification:
-    """ONNX Runtime beside the quantized model; refuse less agreement, or a smaller cosine, than the profile asks for."""
+    """ONNX Runtime beside the quantized model; refuse less agreement, or cosine, than the profile asks for."""
     found, how = compare(_run(path, images, batch_size, optimized=optimized), logits), _how(optimized)
-    told = (("agree on", found.top1_agreement, profile.min_agreement), ("have a cosine of", found.cosine, profile.min_cosine))
+    told = (
+        ("agree on", found.top1_agreement, profile.min_agreement),
+        ("have a cosine of", found.cosine, profile.min_cosine),
+    )
     for what, value, least in told:
         if not value >= least:
             raise ExportError(
                 f"file and model {what} {value:.5f} {how}, {least:g} is asked for",
-                f"freeze observers earlier or train longer; keep layers in float with ignore; see profile {profile.name}",
+                f"freeze observers earlier, keep layers in float with ignore, or see profile {profile.name}",
             )
     return found
 

@@ -13,8 +13,8 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.pruning import Calibration, apply
-from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
+from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.quantization import Quantization
 from ovit_deploy.recipe.timeline import Action, Distill, Freeze, HoldZeros, Prune, Quantize, Train, WeightDecay
 

@@ -150,9 +150,7 @@ def _facts(
             "layers": {name: masks.sparsity({name: mask}) for name, mask in state.masks.items()},
         },
         "prunings": state.prunings,
-        "quantization": state.quantization.model_dump(mode="json")
-        if state.quantization
-        else choice.spec.quantization,
+        "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
         "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
     }

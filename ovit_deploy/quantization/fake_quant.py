@@ -6,6 +6,8 @@ A symmetric range has zero point 0 and int8 (so a pruned zero stays exactly zero
 straight through where x is inside the range and are zero outside; torch's own kernels do both.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -72,6 +74,7 @@ class FakeQuantize(nn.Module):
         self.register_buffer("high", torch.full(shape, -torch.inf))
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x``, rounded."""
         if self.observing and (self.training or self.of_weight):
             self.observe(x)
         scale, zero_point = self.affine()
@@ -122,13 +125,12 @@ class FixedQuantize(nn.Module):
         self.register_buffer("zero_point", zero_point.to(torch.int8 if scheme.symmetric else torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x``, rounded."""
         if not torch.onnx.is_in_onnx_export():
             return rounded(x, self.scale, self.zero_point.to(torch.int32), self.scheme)
-        axis = {"axis": 0} if self.scale.ndim else {}
+        axis: dict[str, Any] = {"axis": 0} if self.scale.ndim else {}
         grid = [self.scale, self.zero_point]
-        stored = torch.onnx.ops.symbolic(
-            "QuantizeLinear", [x, *grid], axis, dtype=self.zero_point.dtype, shape=x.shape
-        )
+        stored = torch.onnx.ops.symbolic("QuantizeLinear", [x, *grid], axis, dtype=self.zero_point.dtype, shape=x.shape)
         return torch.onnx.ops.symbolic("DequantizeLinear", [stored, *grid], axis, dtype=x.dtype, shape=x.shape)
 
 

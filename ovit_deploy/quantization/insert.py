@@ -20,7 +20,12 @@ from ovit_deploy.recipe.quantization import Quantization, Scheme, TensorScheme
 class QuantizedLinear(nn.Linear):
     """A Linear that rounds its input and its weight."""
 
+    input_quantizer: nn.Module
+    weight_quantizer: nn.Module
+    output_quantizer: nn.Module
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """The layer's output of rounded factors."""
         product = F.linear(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
         return self.output_quantizer(product)
 
@@ -28,7 +33,12 @@ class QuantizedLinear(nn.Linear):
 class QuantizedConv2d(nn.Conv2d):
     """A Conv2d that rounds its input and its weight."""
 
+    input_quantizer: nn.Module
+    weight_quantizer: nn.Module
+    output_quantizer: nn.Module
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """The layer's output of rounded factors."""
         product = self._conv_forward(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
         return self.output_quantizer(product)
 
@@ -39,7 +49,13 @@ class QuantizedAttention(Attention):
     softmax(Q K^T / sqrt(d)) V, with Q / sqrt(d), K^T, the softmax and V rounded, one scale each.
     """
 
+    query_quantizer: nn.Module
+    key_quantizer: nn.Module
+    softmax_quantizer: nn.Module
+    value_quantizer: nn.Module
+
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Attention over tokens ``x`` [B, N, C]."""
         assert attn_mask is None and not is_causal, "timm's VisionTransformer passes no mask"
         B, N, _ = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)

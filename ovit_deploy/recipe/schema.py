@@ -61,7 +61,9 @@ class Training(Declaration):
     weight_decay: float = Field(0.05, ge=0)
     clip_gradient_norm: float | None = Field(1.0, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products while training (autocast)")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the products while training (autocast)"
+    )
     augmentation: Augmentation = Augmentation()
     seed: int = 0
 

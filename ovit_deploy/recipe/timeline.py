@@ -137,7 +137,8 @@ def timeline(recipe: Recipe) -> Timeline:
 
 def _rank(action: Action) -> int:
     """Which comes first at one epoch."""
-    return {Prune: 1, Quantize: 2, Freeze: 3}.get(type(action), 0)
+    last = (Prune, Quantize, Freeze)
+    return last.index(type(action)) + 1 if isinstance(action, last) else 0
 
 
 def _dated(modifier: Modifier, place: str) -> list[Dated]:

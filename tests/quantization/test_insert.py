@@ -93,7 +93,9 @@ def test_names_and_classes_choose_layers_and_their_schemes() -> None:
     )
     model = tiny_vit()
     names = insert(model, quantization)
-    assert names == [f"blocks.{b}.{m}" for b, m in ((0, "attn.qkv"), (0, "attn.proj"), (0, "mlp.fc1"), (0, "mlp.fc2"))] + [
+    assert names == [
+        f"blocks.{b}.{m}" for b, m in ((0, "attn.qkv"), (0, "attn.proj"), (0, "mlp.fc1"), (0, "mlp.fc2"))
+    ] + [
         "blocks.1.attn.qkv",
         "blocks.1.attn.proj",
     ]

@@ -67,7 +67,9 @@ def test_what_cannot_be_done_is_told(keys: str, told: str) -> None:
 
 
 def test_quantization_comes_after_the_pruning_of_its_epoch_and_before_the_freezing() -> None:
-    prune = "{params: __ALL__, init_sparsity: 0, final_sparsity: 0.5, start_epoch: 1, end_epoch: 1, update_frequency: 1}"
+    prune = (
+        "{params: __ALL__, init_sparsity: 0, final_sparsity: 0.5, start_epoch: 1, end_epoch: 1, update_frequency: 1}"
+    )
     plan = timeline(
         parse_recipe(
             "modifiers:\n  - !QuantizationModifier {start_epoch: 1, num_calibration_steps: 1, "

@@ -66,9 +66,7 @@ PASSES = {
     "fold_weights": Pass(fold_weights, (UNTIED,), (STORED_TRANSPOSED,)),
     "fold_constants": Pass(fold_constants, (STORED_TRANSPOSED,), (without("Constant"), without("Identity"))),
     "decompose_layer_norm": Pass(decompose_layer_norm, (AXES_FROM_END,), (without("LayerNormalization"),)),
-    "fold_quantized_weights": Pass(
-        fold_quantized_weights, (ONE_QUANTIZER,), (STORED_QUANTIZED, INTEGERS_TRANSPOSED)
-    ),
+    "fold_quantized_weights": Pass(fold_quantized_weights, (ONE_QUANTIZER,), (STORED_QUANTIZED, INTEGERS_TRANSPOSED)),
     "to_integer_products": Pass(
         to_integer_products, (STORED_QUANTIZED, without("Constant")), (without("DequantizeLinear"),)
     ),

@@ -37,7 +37,9 @@ def _rewrite(product: ir.Node) -> None:
     """The product with its bias: a third input of Conv, the Add after MatMul."""
     readers = list(product.outputs[0].consumers())
     if product.op_type == "MatMul" and len(readers) == 1 and readers[0].op_type == "Add":
-        biases = [value for value in readers[0].inputs if is_constant(value) and array(value).ndim == 1]
+        biases = [
+            value for value in readers[0].inputs if value is not None and is_constant(value) and array(value).ndim == 1
+        ]
         if biases:
             replace(readers[0], lambda tape, _: _integer(tape, product, biases[0]))
             return
@@ -69,7 +71,9 @@ def _dequantize(value: ir.Value) -> ir.Node | None:
 def _bias(bias: ir.Value, scale: np.ndarray) -> np.ndarray:
     integers = np.rint(array(bias).astype(np.float64) / scale)
     if not (np.abs(integers) < 2**31).all():
-        raise ExportError(f"{bias.name}: too large for its layer's scale in 32 bits", "keep this layer in float: ignore")
+        raise ExportError(
+            f"{bias.name}: too large for 32 bits at its layer's scale", "keep this layer in float: ignore"
+        )
     return integers.astype(np.int32)
 
 
@@ -87,4 +91,3 @@ def _initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
         value = ir.val(name, dtype=tensor.dtype, shape=list(np.shape(values)), const_value=tensor)
         graph.register_initializer(value)
     return graph.initializers[name]
-
