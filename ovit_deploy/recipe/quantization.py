@@ -11,9 +11,9 @@ these differences:
 The older form names switches instead (``weight_bits``, ``reduce_range``, ``tensorrt``): `from_older_form` translates.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ovit_deploy.recipe.declaration import Declaration, Modifier
 
@@ -31,7 +31,7 @@ class TensorScheme(Declaration):
     symmetric: bool = False
     strategy: Literal["tensor", "channel"] = "tensor"
     observer: ObserverName = "moving_average"
-    kwargs: dict[str, Any] = Field(default_factory=dict, max_length=0, description="other tools' settings: none here")
+    kwargs: dict[str, Any] = Field({}, max_length=0, description="other tools' settings: none here")
 
 
 class Scheme(Declaration):
@@ -62,6 +62,23 @@ NAMED = {
 }
 
 
+def _named(value: Any) -> Any:
+    """The scheme of that name; what is no name as it is."""
+    if value is None:
+        return NAMED["default"]
+    if not isinstance(value, str):
+        return value
+    if value not in NAMED:
+        raise ValueError(f"a scheme is {', '.join(NAMED)} or a mapping")
+    return NAMED[value]
+
+
+SchemeOrName = Annotated[
+    Scheme,
+    BeforeValidator(_named, json_schema_input_type=Scheme | Literal["default", "deepsparse", "tensorrt"] | None),
+]
+
+
 class Quantization(Declaration):
     """Which layers are quantized and how: what a checkpoint keeps, so that the model can be rebuilt.
 
@@ -69,27 +86,12 @@ class Quantization(Declaration):
     the last two, of module classes. A module's own name counts before its class.
     """
 
-    scheme: Scheme = NAMED["default"]
-    scheme_overrides: dict[str, Scheme] = Field(default_factory=dict)
+    scheme: SchemeOrName = NAMED["default"]
+    scheme_overrides: Annotated[dict[str, SchemeOrName], BeforeValidator(lambda value: value or {})] = Field({})
     submodules: tuple[str, ...] | None = None
-    ignore: tuple[str, ...] = ()
+    ignore: Annotated[tuple[str, ...], BeforeValidator(lambda value: value or ())] = ()
     attention_products: bool = Field(False, description="quantize Q K^T and the product of attention and V, too")
     strict: bool = Field(True, description="each name must be in the model")
-
-    @field_validator("scheme", mode="before")
-    @classmethod
-    def _of_name(cls, value: Any) -> Any:
-        return _named(value)
-
-    @field_validator("scheme_overrides", mode="before")
-    @classmethod
-    def _of_names(cls, value: Any) -> Any:
-        return {key: _named(scheme) for key, scheme in value.items()} if isinstance(value, dict) else value or {}
-
-    @field_validator("ignore", mode="before")
-    @classmethod
-    def _none_is_empty(cls, value: Any) -> Any:
-        return value or ()
 
 
 class QuantizationModifier(Modifier, Quantization):
@@ -131,16 +133,6 @@ class QuantizationModifier(Modifier, Quantization):
         if self.disable_quantization_observer_epoch == self.start and self.num_calibration_steps is None:
             raise ValueError("observers that stop at start_epoch see nothing: give num_calibration_steps")
         return self
-
-
-def _named(value: Any) -> Any:
-    if value is None:
-        return NAMED["default"]
-    if not isinstance(value, str):
-        return value
-    if value not in NAMED:
-        raise ValueError(f"a scheme is {', '.join(NAMED)} or a mapping")
-    return NAMED[value]
 
 
 _OLDER = {
