@@ -16,7 +16,19 @@ from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.overrides import read_overrides
 from ovit_deploy.recipe.rates import describe
 from ovit_deploy.recipe.targets import resolve
-from ovit_deploy.recipe.timeline import Dated, Densify, Distill, HoldZeros, Prune, Regrow, Score, Train, WeightDecay
+from ovit_deploy.recipe.timeline import (
+    Dated,
+    Densify,
+    Distill,
+    Freeze,
+    HoldZeros,
+    Prune,
+    Quantize,
+    Regrow,
+    Score,
+    Train,
+    WeightDecay,
+)
 from ovit_deploy.selectors import prunable
 
 if TYPE_CHECKING:
@@ -101,6 +113,10 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
         case Train(modifier=modifier, place=place, ends=ends):
             verb = "let learn" if modifier.trainable else "freeze"
             return verb, f"{'ends for' if ends else 'of'} {len(targets[place])} tensors"
+        case Quantize(modifier=modifier):
+            return "quantize", modifier.describe()
+        case Freeze(what=what):
+            return "freeze", what
 
 
 def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:

@@ -18,10 +18,24 @@ from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, Spar
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.spread import warn_of_collapse
+from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
 from ovit_deploy.recipe.declaration import Compat
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.pruners import PruningModifier
-from ovit_deploy.recipe.timeline import Action, Densify, Distill, HoldZeros, Prune, Regrow, Score, Train, WeightDecay
+from ovit_deploy.recipe.quantization import Quantization
+from ovit_deploy.recipe.timeline import (
+    Action,
+    Densify,
+    Distill,
+    Freeze,
+    HoldZeros,
+    Prune,
+    Quantize,
+    Regrow,
+    Score,
+    Train,
+    WeightDecay,
+)
 
 
 class Calibrate(Protocol):
@@ -54,6 +68,7 @@ class State:
     scratch: Path | None = None  # where pruning may spill to
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
+    quantization: Quantization | None = None
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -78,6 +93,21 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             state.distillation = action.modifier
         case Train():
             _train(action, state)
+        case Quantize():
+            _quantize(action, state, epoch)
+        case Freeze(what="observers"):
+            freeze_observers(state.model)
+        case Freeze(what="batch norm"):
+            freeze_batch_norm(state.model)
+
+
+def _quantize(action: Quantize, state: State, epoch: float) -> None:
+    modifier = action.modifier
+    names = insert(state.model, modifier.quantization)
+    state.quantization = modifier.quantization
+    state.report(f"epoch {epoch:g}: quantize {len(names)} layers: {modifier.describe()}")
+    if modifier.num_calibration_steps is not None:
+        calibrate(state.model, state.calibration(64 * modifier.num_calibration_steps).batches())
 
 
 def _train(action: Train, state: State) -> None:

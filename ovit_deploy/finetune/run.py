@@ -5,7 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -117,7 +117,7 @@ def run(
             )
         facts = _facts(recipe, choice, data, dense, evaluate(model, test), state)
         facts |= {"seconds": time.perf_counter() - started, "preprocessing": preprocessing.as_dict()}
-        _save(folder, state, choice.spec, recipe, facts)
+        _save(folder, state, replace(choice.spec, quantization=facts["quantization"]), recipe, facts)
     return Finished(runs / name, facts)
 
 
@@ -167,6 +167,7 @@ def _facts(
             "layers": {name: masks.sparsity({name: mask}) for name, mask in state.masks.items()},
         },
         "prunings": state.prunings,
+        "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
         "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
     }

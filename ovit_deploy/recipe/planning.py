@@ -11,8 +11,10 @@ from ovit_deploy.recipe.timeline import (
     Action,
     Densify,
     Distill,
+    Freeze,
     HoldZeros,
     Prune,
+    Quantize,
     Regrow,
     Score,
     Timeline,
@@ -112,6 +114,10 @@ class _Teller:
             case Train(modifier=modifier, place=place, ends=ends):
                 verb = "let learn" if modifier.trainable else "freeze"
                 return self.event(epoch, verb, "ends" if ends else "begins", place=place)
+            case Quantize(modifier=modifier, place=place):
+                return self.event(epoch, "quantize", modifier.describe(), place=place)
+            case Freeze(what=what):
+                return self.event(epoch, "freeze", what)
 
     def event(
         self, epoch: float, action: str, what: str, *, place: str | None = None, sparsity: float | None = None

@@ -32,6 +32,7 @@ from ovit_deploy.recipe.pruners import (
     SparseGPTPruningModifier,
     WandaPruningModifier,
 )
+from ovit_deploy.recipe.quantization import QuantizationModifier
 
 
 class ModelSection(Declaration):
@@ -85,6 +86,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         SetWeightDecayModifier,
         DistillationModifier,
         TrainableParamsModifier,
+        QuantizationModifier,
         ConstantPruningModifier,
         GMPruningModifier,
         MagnitudePruningModifier,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import cos, pi
+from typing import Literal
 
 from ovit_deploy.recipe import sparseml
 from ovit_deploy.recipe.declaration import Compat, Modifier
@@ -14,6 +15,7 @@ from ovit_deploy.recipe.modifiers import (
     TrainableParamsModifier,
 )
 from ovit_deploy.recipe.pruners import EVERY_STEP, PruningModifier
+from ovit_deploy.recipe.quantization import QuantizationModifier
 from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
 from ovit_deploy.recipe.schedule import interpolate, update_epochs
 from ovit_deploy.recipe.schema import Recipe
@@ -93,7 +95,22 @@ class Train:
     ends: bool = False
 
 
-Action = Prune | Score | Densify | Regrow | HoldZeros | WeightDecay | Distill | Train
+@dataclass(frozen=True)
+class Quantize:
+    """Round weights and activations from here on."""
+
+    modifier: QuantizationModifier
+    place: str
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Keep what was observed so far: ranges of quantized tensors, or statistics of batch norms."""
+
+    what: Literal["observers", "batch norm"]
+
+
+Action = Prune | Score | Densify | Regrow | HoldZeros | WeightDecay | Distill | Train | Quantize | Freeze
 
 
 @dataclass(frozen=True)
@@ -158,20 +175,28 @@ def timeline(recipe: Recipe) -> Timeline:
     """The dated actions of ``recipe``.
 
     Training lasts to the largest end of an `EpochRangeModifier`, else to the last modifier's end. At one epoch,
-    settings come before pruning, and among equals the file's order holds.
+    settings come before pruning, pruning before quantization, and among equals the file's order holds.
     """
     pairs = list(zip(recipe.modifiers, recipe.places, strict=True))
-    dated = [item for modifier, place in pairs for item in _dated(modifier, place, recipe.training.batch_size)]
+    dated = [
+        item for modifier, place in pairs for item in _dated(modifier, place, recipe.training.effective_batch_size)
+    ]
     ranges = [m.end_epoch for m in recipe.modifiers if isinstance(m, EpochRangeModifier)]
     num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
     return Timeline(
         num_epochs=num_epochs,
-        dated=tuple(sorted(dated, key=lambda item: (item.epoch, isinstance(item.action, Prune)))),
+        dated=tuple(sorted(dated, key=lambda item: (item.epoch, _rank(item.action)))),
         rates=rates_of(recipe.modifiers),
         default_rate=recipe.training.learning_rate,
         pruners=tuple((modifier, place) for modifier, place in pairs if isinstance(modifier, PruningModifier)),
         compat=recipe.compat,
     )
+
+
+def _rank(action: Action) -> int:
+    """Which comes first at one epoch."""
+    last = (Prune, Quantize, Freeze)
+    return last.index(type(action)) + 1 if isinstance(action, last) else 0
 
 
 def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
@@ -193,7 +218,15 @@ def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
         case TrainableParamsModifier():
             stop = [Dated(modifier.end_epoch, Train(modifier, place, ends=True))] if modifier.end_epoch >= 0 else []
             return [Dated(modifier.start, Train(modifier, place)), *stop]
+        case QuantizationModifier():
+            return [Dated(modifier.start, Quantize(modifier, place)), *_freezings(modifier)]
     return []
+
+
+def _freezings(modifier: QuantizationModifier) -> list[Dated]:
+    observers, batch_norm = modifier.disable_quantization_observer_epoch, modifier.freeze_bn_stats_epoch
+    dated = [] if observers is None else [Dated(observers, Freeze("observers"))]
+    return dated if batch_norm is None else [*dated, Dated(batch_norm, Freeze("batch norm"))]
 
 
 def _prunings(modifier: PruningModifier) -> list[tuple[float, float]]:

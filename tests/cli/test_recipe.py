@@ -57,7 +57,7 @@ def test_lint_tells_place_severity_and_code_and_fails_on_errors(ovit, tmp_path) 
 
 
 def test_lint_for_machines(ovit, tmp_path) -> None:
-    (tmp_path / "broken.yaml").write_text("modifiers:\n  - !QuantizationModifier {start_epoch: 0}\n")
+    (tmp_path / "broken.yaml").write_text("modifiers:\n  - !GPTQModifier {start_epoch: 0}\n")
     code, out, _ = ovit("lint", "broken.yaml", "--json")
     assert code == 1
     (finding,) = json.loads(out)

@@ -362,7 +362,7 @@ def test_a_tag_is_either_supported_or_refused_with_a_remedy() -> None:
 
 
 def test_a_known_tag_is_told_apart_from_an_unknown_one() -> None:
-    assert "!QuantizationModifier is not supported yet" in problems("m_modifiers: [!QuantizationModifier {}]")[0]
+    assert "!GPTQModifier is not supported yet" in problems("m_modifiers: [!GPTQModifier {}]")[0]
     assert "unknown modifier !QuantisationModifier" in problems("m_modifiers: [!QuantisationModifier {}]")[0]
 
 
