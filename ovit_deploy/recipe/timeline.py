@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from math import cos, pi
 from typing import Literal
 
+from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe import sparseml
 from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
@@ -22,6 +23,7 @@ from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.sparsifier import Sparsifier
 
 _ROUNDING = 1e-9
+_OTHER_STEPS = (ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier)
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,17 @@ def timeline(recipe: Recipe) -> Timeline:
 
     Training lasts to the largest end of an `EpochRangeModifier`, else to the last modifier's end. At one epoch,
     settings come before pruning, pruning before quantization, and among equals the file's order holds.
+
+    Raises:
+        RecipeError: ``compat: sparseml`` is asked for, and a modifier follows other steps than SparseML's.
     """
     pairs = list(zip(recipe.modifiers, recipe.places, strict=True))
-    dated = [
-        item for modifier, place in pairs for item in _dated(modifier, place, recipe.training.effective_batch_size)
-    ]
+    for modifier, place in pairs:
+        if recipe.compat == "sparseml" and isinstance(modifier, _OTHER_STEPS):
+            name = type(modifier).__name__
+            raise RecipeError(f"{place}: {name} does not follow SparseML's steps", "remove compat: sparseml")
+    batch = recipe.training.effective_batch_size
+    dated = [item for modifier, place in pairs for item in _dated(modifier, place, batch)]
     ranges = [m.end_epoch for m in recipe.modifiers if isinstance(m, EpochRangeModifier)]
     num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
     return Timeline(

@@ -15,7 +15,7 @@ from ovit_deploy.data import load_data
 from ovit_deploy.errors import OvitError, RecipeError
 from ovit_deploy.finetune.evaluate import Accuracy, evaluate
 from ovit_deploy.models import choose
-from ovit_deploy.pruning import apply
+from ovit_deploy.pruning import Spread, apply
 from ovit_deploy.recipe.load import parse_recipe
 
 SMALL = ("--num-grads", "40", "--set", "ovit.block_size=32")
@@ -60,7 +60,7 @@ def test_every_method_has_a_cell_at_every_sparsity_with_exactly_its_zeros(all_me
 @pytest.mark.parametrize("name", ["ovit", "magnitude", "sparsegpt"])
 def test_a_cell_is_what_the_method_gives_by_itself(all_methods, subject, name) -> None:
     cell = next(cell for cell in all_methods["cells"] if (cell["method"], cell["sparsity"]) == (name, 0.75))
-    method = type(METHODS[name])(**cell["settings"])
+    method = type(METHODS[name])(**cell["settings"] | {"spread": Spread(**cell["settings"]["spread"])})
     pruned = method.prune(subject.model, subject.masks, sparsity=0.75, calibration=subject.calibration)
     apply(subject.model, pruned)
     assert cell["predicted_loss"] == (pruned.predicted_loss and pytest.approx(pruned.predicted_loss, rel=1e-5))
