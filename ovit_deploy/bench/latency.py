@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from ovit_deploy.bench import agreement, graph, measure, statistics
+from ovit_deploy.bench import agreement, graph, measure, statistics, verdict
 from ovit_deploy.bench.agreement import Agreement
 from ovit_deploy.bench.results import Row
 from ovit_deploy.bench.subject import Subject, Variant
@@ -223,11 +223,11 @@ def _with_times(
     alive = [one for one in contestants if not one.error]
     dense = {one.engine: one.blocks_ms for one in alive if one.variant is subject.dense}
 
-    def speed_up(engine: str) -> statistics.SpeedUp | None:
+    def speed_up(engine: str) -> verdict.SpeedUp | None:
         own = contestant.variant is subject.dense and engine == contestant.engine
         if own or engine not in dense:
             return None
-        return statistics.speed_up(dense[engine], contestant.blocks_ms, settings.seed)
+        return verdict.speed_up(dense[engine], contestant.blocks_ms, settings.seed)
 
     return replace(
         row,

@@ -9,7 +9,8 @@ from typing import Any
 
 from ovit_deploy import checkpoint
 from ovit_deploy.bench.agreement import Agreement
-from ovit_deploy.bench.statistics import Latency, SpeedUp
+from ovit_deploy.bench.statistics import Latency
+from ovit_deploy.bench.verdict import SpeedUp
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from ovit_deploy.cli import render
 if TYPE_CHECKING:
     from ovit_deploy.bench.pruner import PrunerResult
     from ovit_deploy.bench.results import Row
-    from ovit_deploy.bench.statistics import SpeedUp
     from ovit_deploy.bench.suite import PrunerSuite
+    from ovit_deploy.bench.verdict import SpeedUp
 
 TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs ORT twin")
 STARTS = ("engine", "weights", "load s", "compile s", "first ms", "peak MiB", "file MiB", "off by", "top-1", "ran in")
@@ -85,7 +85,7 @@ def _conclude(row: "Row") -> None:
     if row.vs_dense and row.latency:
         found = row.vs_dense
         render.line(
-            f"{row.engine}, {row.weights}: {found.factor:.2f}x as fast as its dense twin "
+            f"{row.engine}, {row.weights}: {found.verdict}, {found.factor:.2f}x as fast as its dense twin "
             f"(95 % interval {found.low:.2f} to {found.high:.2f}, {row.latency.num_runs} runs)"
         )
 

@@ -1,4 +1,3 @@
-import signal
 from pathlib import Path
 
 import psutil
@@ -42,20 +41,6 @@ def test_an_engine_that_refuses_the_file_does_not_harm_the_other(save, tmp_path:
     rows = measure_latency(subject, Settings(("deepsparse", "onnxruntime"), iterations=2, timeout_s=60))
     assert [row.error for row in rows[:2]] == ["deepsparse reads ONNX up to IR version 9, the file has 10"] * 2
     assert all(row.latency and row.error is None for row in rows[2:])
-
-
-def test_an_engine_that_is_killed_while_it_is_timed_does_not_harm_the_other(subject: Subject) -> None:
-    def kill_one(done: int, total: int) -> None:
-        if done == 2:
-            psutil.Process().children()[0].send_signal(signal.SIGKILL)
-
-    killed, other = measure_latency(subject, ONE, Watch(on_round=kill_one))
-    assert killed.error
-    assert "onnxruntime died (SIGKILL)" in killed.error
-    assert killed.latency is None
-    assert len(killed.blocks_ms) == 2
-    assert other.latency
-    assert other.latency.num_runs == 6
 
 
 def test_no_process_is_left_behind(subject: Subject) -> None:
