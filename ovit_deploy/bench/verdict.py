@@ -65,7 +65,7 @@ def judge(low: float, high: float, units: int) -> Verdict:
     """
     if units < MIN_UNITS:
         return "inconclusive"
-    if 1 - EQUIVALENT <= low and high <= 1 + EQUIVALENT:
+    if low >= 1 - EQUIVALENT and high <= 1 + EQUIVALENT:
         return "equivalent"
     return "faster" if low > 1 else "slower" if high < 1 else "inconclusive"
 
