@@ -6,7 +6,9 @@
     random_weights.py  a timm model with random weights and random zeros: time needs no training
     latency.py         every engine with every variant in a process of its own, timed in alternation
     measure.py         the alternation itself, on plain callables
-    statistics.py      medians, percentiles, speed-ups with their intervals
+    agreement.py       whether an engine computes the model at all: its logits against ONNX Runtime's
+    statistics.py      medians and percentiles
+    verdict.py         a speed-up with its interval: faster, slower, equivalent or inconclusive
     hardware.py        what it ran on
     results.py         what comes out, as values and as a JSON file
     pruner.py          the other benchmark: the pruning kernel against its plain form

@@ -5,11 +5,15 @@ the two on one engine is what the sparsity bought there, with the graph, the pre
 equal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_ZEROS = 0.1
 
@@ -24,6 +28,17 @@ def fill_zeros(model: onnx.ModelProto, *, seed: int) -> onnx.ModelProto:
     return twin
 
 
+def fill_tensors(tensors: "Mapping[str, Tensor]", *, seed: int) -> "dict[str, Tensor]":
+    """The same for a checkpoint's float tensors: a copy whose sparse weights have no zeros left."""
+    import torch
+
+    draw = np.random.default_rng(seed)
+    return {
+        name: torch.from_numpy(_filled(tensor.numpy(), draw)) if _is_sparse(tensor.numpy()) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def sparsity(model: onnx.ModelProto) -> float:
     """Fraction of zeros in the sparse weights taken together; 0 if there are none."""
     weights = [numpy_helper.to_array(tensor) for tensor in sparse_weights(model)]
@@ -34,12 +49,15 @@ def sparsity(model: onnx.ModelProto) -> float:
 def sparse_weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """The initializers of two or more dimensions in which more than a tenth is zero."""
     for tensor in model.graph.initializer:
-        if len(tensor.dims) >= 2 and _zeros(tensor) > MIN_ZEROS:
+        if _is_sparse(numpy_helper.to_array(tensor)):
             yield tensor
 
 
-def _zeros(tensor: onnx.TensorProto) -> float:
-    values = numpy_helper.to_array(tensor)
+def _is_sparse(values: np.ndarray) -> bool:
+    return values.ndim >= 2 and _zeros(values) > MIN_ZEROS
+
+
+def _zeros(values: np.ndarray) -> float:
     return 1 - np.count_nonzero(values) / values.size if values.size else 0.0
 
 

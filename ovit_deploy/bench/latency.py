@@ -3,19 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from ovit_deploy.bench import graph, measure, statistics
-from ovit_deploy.bench.results import Agreement, Row
+from ovit_deploy.bench import agreement, graph, measure, statistics, verdict
+from ovit_deploy.bench.agreement import Agreement
+from ovit_deploy.bench.results import Row
 from ovit_deploy.bench.subject import Subject, Variant
-from ovit_deploy.engines import ENGINES, environments
+from ovit_deploy.engines import environments
 from ovit_deploy.engines.process import EngineProcess, Loaded
-from ovit_deploy.errors import EngineError
+from ovit_deploy.engines.selection import Selection
+from ovit_deploy.errors import EngineError, ModelError
 
 BASELINE = "onnxruntime"
-MAX_DIFFERENCE = 1e-2
 ESTIMATE_RUNS = 3
 
 
@@ -24,7 +26,7 @@ class Settings:
     """How to measure.
 
     Args:
-        engines: names, in the order of the rows.
+        engines: names, with options where there are any, in the order of the rows.
         threads: of each engine.
         duration_s: timed seconds a contestant; not used when ``iterations`` is set.
         iterations: timed runs a contestant.
@@ -61,6 +63,25 @@ class Contestant:
     error: EngineError | None = None
 
     @property
+    def selection(self) -> Selection:
+        """The engine and its options."""
+        return Selection.parse(self.engine)
+
+    @property
+    def file(self) -> Path:
+        """What the engine loads.
+
+        Raises:
+            EngineError: it reads checkpoints, and there is none.
+        """
+        if self.selection.traits.reads == "onnx":
+            return self.variant.path
+        if self.variant.checkpoint is None:
+            without = f"{self.engine} runs checkpoints, and this ONNX file has none beside it"
+            raise EngineError(without, "bench a run, or a timm model")
+        return self.variant.checkpoint
+
+    @property
     def name(self) -> str:
         """Engine and variant, for messages."""
         return f"{self.engine}, {self.variant.weights}"
@@ -92,22 +113,24 @@ def _attempt(contestant: Contestant, step: Callable[[Contestant], None]) -> None
         step(contestant)
     except EngineError as error:
         contestant.error = error
-        if contestant.process:
-            contestant.process.close()
+    except ModelError as error:  # its file was damaged after it was written
+        contestant.error = EngineError(error.message, error.hint)
+    if contestant.error and contestant.process:
+        contestant.process.close()
 
 
 def _start(contestant: Contestant, subject: Subject, settings: Settings, stack: ExitStack, watch: Watch) -> None:
     """Bring a contestant to life; its process ends with ``stack``."""
-    model, traits = graph.load(contestant.variant.path), ENGINES[contestant.engine]
-    if refused := graph.refusal(model, contestant.engine, traits):
+    selection, file = contestant.selection, contestant.file
+    if selection.traits.reads == "onnx" and (
+        refused := graph.refusal(graph.load(file), selection.engine, selection.traits)
+    ):
         raise refused
-    environment = environments.prepare(contestant.engine, watch.report)
+    environment = environments.prepare(selection.engine, watch.report)
     watch.report(f"{contestant.name}: loading")
     process = EngineProcess(contestant.engine, environment, timeout_s=settings.timeout_s)
     contestant.process = stack.enter_context(process)
-    contestant.loaded = process.load(
-        contestant.variant.path, subject.images, batch_size=subject.batch_size, threads=settings.threads
-    )
+    contestant.loaded = process.load(file, subject.images, batch_size=subject.batch_size, threads=settings.threads)
 
 
 def _compare_logits(contestants: Sequence[Contestant], subject: Subject, settings: Settings, watch: Watch) -> None:
@@ -140,20 +163,13 @@ def _logits(process: EngineProcess, subject: Subject) -> np.ndarray:
 
 def _require_agreement(contestant: Contestant, subject: Subject, expected: np.ndarray) -> None:
     assert contestant.process
-    contestant.agreement = compare(_logits(contestant.process, subject), expected)
+    contestant.agreement = agreement.compare(_logits(contestant.process, subject), expected)
     difference = contestant.agreement.max_abs_difference
-    if not difference <= MAX_DIFFERENCE:
+    if not difference <= agreement.allowed(expected, rounds=contestant.selection.rounds):
         raise EngineError(
             f"{contestant.engine} computes logits that differ from ONNX Runtime's by {difference:.3g}",
             "its speed is not the speed of this model; export with the profile made for this engine",
         )
-
-
-def compare(logits: np.ndarray, expected: np.ndarray) -> Agreement:
-    """How far two arrays of logits [images, classes] are apart; a NaN counts as an infinite difference."""
-    difference = float(np.nan_to_num(np.abs(logits - expected).max(), nan=np.inf))
-    top1 = float((logits.argmax(axis=-1) == expected.argmax(axis=-1)).mean())
-    return Agreement(difference, top1, len(logits))
 
 
 def _take_turns(contestants: Sequence[Contestant], settings: Settings, watch: Watch) -> None:
@@ -190,7 +206,9 @@ def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Sub
         error=error.message if error else None,
         hint=error.hint if error else "",
         load_s=loaded.load_s if loaded else None,
+        compile_s=loaded.compile_s if loaded else None,
         first_ms=loaded.first_ms if loaded else None,
+        file_mib=contestant.file.stat().st_size / 2**20 if loaded else None,
         about=loaded.about if loaded else {},
         agreement=contestant.agreement,
         blocks_ms=contestant.blocks_ms,
@@ -205,11 +223,11 @@ def _with_times(
     alive = [one for one in contestants if not one.error]
     dense = {one.engine: one.blocks_ms for one in alive if one.variant is subject.dense}
 
-    def speed_up(engine: str) -> statistics.SpeedUp | None:
+    def speed_up(engine: str) -> verdict.SpeedUp | None:
         own = contestant.variant is subject.dense and engine == contestant.engine
         if own or engine not in dense:
             return None
-        return statistics.speed_up(dense[engine], contestant.blocks_ms, settings.seed)
+        return verdict.speed_up(dense[engine], contestant.blocks_ms, settings.seed)
 
     return replace(
         row,

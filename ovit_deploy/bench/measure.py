@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ovit_deploy.errors import EngineError
 
 BLOCK_MS = 500.0
-MIN_ROUNDS = 5
+MIN_ROUNDS = 6
 MAX_RUNS = 200
 MAX_ROUNDS_OF_ITERATIONS = 10
 Run = Callable[[int], Sequence[float]]

@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ovit_deploy import checkpoint
-from ovit_deploy.bench.statistics import Latency, SpeedUp
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Logits against those of ONNX Runtime on the same file and the same images."""
-
-    max_abs_difference: float
-    top1: float
-    num_images: int
+from ovit_deploy.bench.agreement import Agreement
+from ovit_deploy.bench.statistics import Latency
+from ovit_deploy.bench.verdict import SpeedUp
 
 
 @dataclass(frozen=True)
@@ -26,7 +19,7 @@ class Row:
 
     Args:
         model: what was measured, in words.
-        engine: name of the engine.
+        engine: name of the engine, with its options.
         weights: which variant: ``75% zeros``, ``dense twin``, ``dense``.
         sparsity: fraction of zeros in the variant's sparse weights.
         batch_size: images a run.
@@ -34,7 +27,9 @@ class Row:
         error: why there is no result.
         hint: what to do about it.
         load_s: seconds to import the runtime and build the model.
+        compile_s: seconds to build the model, of ``load_s``.
         first_ms: ms of the first inference.
+        file_mib: size of the file that the engine loads.
         peak_mib: peak memory of the process that ran it.
         latency: of the timed runs.
         vs_dense: speed-up over the dense twin on the same engine.
@@ -53,7 +48,9 @@ class Row:
     error: str | None = None
     hint: str = ""
     load_s: float | None = None
+    compile_s: float | None = None
     first_ms: float | None = None
+    file_mib: float | None = None
     peak_mib: float | None = None
     latency: Latency | None = None
     vs_dense: SpeedUp | None = None

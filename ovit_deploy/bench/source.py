@@ -21,12 +21,14 @@ class Source:
         files: to be measured.
         samples: folder of preprocessed images, if there is one.
         home: the folder that the result belongs to.
+        checkpoints: the same weights as safetensors, one for every file; None where there is none.
     """
 
     name: str
     files: tuple[Path, ...]
     samples: Path | None = None
     home: Path = Path()
+    checkpoints: tuple[Path | None, ...] = (None,)
 
 
 def from_file(path: Path) -> Source:
@@ -34,7 +36,10 @@ def from_file(path: Path) -> Source:
     folder = path.parent
     is_export = (folder / "model.json").is_file()
     run = folder.parent if folder.name else folder.resolve().parent
-    return Source(str(path), (path,), folder / "sample-inputs", run if is_export else Path())
+    home = run if is_export else Path()
+    weights = home / "model.safetensors"
+    checkpoints = (weights if is_export and weights.is_file() else None,)
+    return Source(str(path), (path,), folder / "sample-inputs", home, checkpoints)
 
 
 def from_run(name: str | None, runs: Path = checkpoint.RUNS) -> Source:
@@ -55,23 +60,26 @@ def from_run(name: str | None, runs: Path = checkpoint.RUNS) -> Source:
 def from_random(
     name: str, sparsities: Sequence[float], *, seed: int, folder: Path, export: Callable[["nn.Module", Path], None]
 ) -> Source:
-    """A timm model with random weights, once for every sparsity.
+    """A timm model with random weights, once for every sparsity; every one as ONNX and as a checkpoint.
 
     Args:
         name: as timm knows it.
         sparsities: fractions of zeros.
         seed: of weights and zeros.
-        folder: where the ONNX files go.
+        folder: where the files go.
         export: writes a model to an ONNX file.
 
     Raises:
         ModelError: timm knows no such model.
     """
-    files = []
+    files, checkpoints = [], []
     for sparsity in sparsities:
+        model = random_model(name, sparsity, seed=seed)
         files.append(folder / f"{name.replace('/', '_')}_{sparsity:g}.onnx")
-        export(random_model(name, sparsity, seed=seed), files[-1])
-    return Source(f"{name} with random weights", tuple(files))
+        checkpoints.append(folder / f"{files[-1].stem}.safetensors")
+        checkpoint.save_tensors(checkpoints[-1], model.state_dict(), checkpoint.ModelSpec(name))
+        export(model, files[-1])
+    return Source(f"{name} with random weights", tuple(files), checkpoints=tuple(checkpoints))
 
 
 def random_model(name: str, sparsity: float, *, seed: int) -> "nn.Module":

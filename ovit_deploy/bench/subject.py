@@ -1,6 +1,6 @@
 """One model made ready to be measured: ONNX files of one batch size, its dense twin, and images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import onnx
 
 from ovit_deploy.bench import dense_twin, graph
 from ovit_deploy.bench.source import Source
+from ovit_deploy.checkpoint import load_tensors, read_header, save_tensors
 from ovit_deploy.errors import DataError
 
 MAX_SAMPLES = 8
@@ -16,12 +17,16 @@ TWIN = "dense twin"
 
 @dataclass(frozen=True)
 class Variant:
-    """One file to measure. ``is_twin``: its weights are random, so its logits mean nothing."""
+    """One file to measure, and the same weights as a checkpoint where there is one.
+
+    ``is_twin``: its weights are random, so its logits mean nothing.
+    """
 
     weights: str
     path: Path
     sparsity: float
     is_twin: bool = False
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Subject:
         return next((variant for variant in reversed(self.variants) if not variant.sparsity), None)
 
 
-def prepare(source: Source, *, batch_size: int, seed: int, folder: Path) -> Subject:
+def prepare(source: Source, *, batch_size: int, seed: int, folder: Path, with_checkpoints: bool = False) -> Subject:
     """Write all that is measured to ``folder``.
 
     Args:
@@ -56,17 +61,20 @@ def prepare(source: Source, *, batch_size: int, seed: int, folder: Path) -> Subj
         batch_size: images a run.
         seed: of the twin's weights and of random images.
         folder: a temporary one.
+        with_checkpoints: whether an engine wants the checkpoints too.
 
     Raises:
         ModelError: a file is not ONNX, or fixed to another batch size.
         DataError: the sample images do not fit the graph.
     """
     variants, models = [], []
-    for number, path in enumerate(source.files):
+    checkpoints = source.checkpoints if with_checkpoints else (None,) * len(source.files)
+    for number, (path, checkpoint) in enumerate(zip(source.files, checkpoints, strict=True)):
         models.append(graph.with_batch(graph.load(path), batch_size))
-        variants.append(_save(models[-1], folder / f"variant_{number}.onnx"))
+        variants.append(replace(_save(models[-1], folder / f"variant_{number}.onnx"), checkpoint=checkpoint))
     if all(variant.sparsity for variant in variants):
-        variants.append(_save(dense_twin.fill_zeros(models[0], seed=seed), folder / "dense_twin.onnx", is_twin=True))
+        twin = _save(dense_twin.fill_zeros(models[0], seed=seed), folder / "dense_twin.onnx", is_twin=True)
+        variants.append(replace(twin, checkpoint=_twin_checkpoint(checkpoints[0], folder, seed)))
     images, inputs = sample_images(graph.image_input(models[0]), source.samples, seed=seed)
     np.save(folder / "images.npy", _whole_batches(images, batch_size))
     return Subject(source.name, batch_size, tuple(variants), folder / "images.npy", inputs)
@@ -97,6 +105,15 @@ def _images_in(path: Path, wanted: graph.Input) -> np.ndarray:
 def _whole_batches(images: np.ndarray, batch_size: int) -> np.ndarray:
     num_images = -(-len(images) // batch_size) * batch_size
     return images[np.arange(num_images) % len(images)]
+
+
+def _twin_checkpoint(checkpoint: Path | None, folder: Path, seed: int) -> Path | None:
+    """The checkpoint with its zeros filled, as the ONNX twin's are."""
+    if checkpoint is None:
+        return None
+    tensors = dense_twin.fill_tensors(load_tensors(checkpoint), seed=seed)
+    save_tensors(folder / "dense_twin.safetensors", tensors, read_header(checkpoint).spec)
+    return folder / "dense_twin.safetensors"
 
 
 def _save(model: onnx.ModelProto, path: Path, *, is_twin: bool = False) -> Variant:

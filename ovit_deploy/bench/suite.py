@@ -8,20 +8,18 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from ovit_deploy import catalog
-from ovit_deploy.engines import ENGINES
+from ovit_deploy.engines.selection import Selection
 from ovit_deploy.errors import OvitError
 from ovit_deploy.recipe import yaml
 
 
 def known_engine(name: str) -> str:
-    """``name``, if there is such an engine.
+    """``name``, if there is such an engine with such options; written in one way only.
 
     Raises:
         ValueError: there is none; says which there are.
     """
-    if name not in ENGINES:
-        raise ValueError(f"no engine {name!r}, there are {', '.join(ENGINES)}")
-    return name
+    return str(Selection.parse(name))
 
 
 def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -51,7 +49,7 @@ class LatencySuite(Declaration):
     """Engines against models: every model at every batch size and number of threads, all engines in turns.
 
     Attributes:
-        engines: names of engines.
+        engines: names of engines, with options where there are any: ``openvino:precision=bf16``.
         models: paths of ONNX files, or names of timm models (random weights); none for the newest export.
         sparsities: fractions of zeros to give a timm model.
         batch_sizes: images a run.

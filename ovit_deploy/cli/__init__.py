@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ovit_deploy.cli import render
 from ovit_deploy.cli.bench import bench
 from ovit_deploy.cli.compare import compare
+from ovit_deploy.cli.engines import engines
 from ovit_deploy.cli.evaluate import evaluate
 from ovit_deploy.cli.export import export
 from ovit_deploy.cli.prune import prune
@@ -33,6 +34,7 @@ app = App(
 )
 for number, verb in enumerate((prune, export, bench, train, evaluate, compare, sensitivity)):
     app.command(verb, sort_key=number)
+app.command(engines)
 app.command(recipe)
 
 

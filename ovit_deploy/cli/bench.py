@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ovit_deploy.cli import bench_tables, render
-from ovit_deploy.engines import ENGINES
+from ovit_deploy.engines import ENGINES, inventory
+from ovit_deploy.engines.selection import Selection
 from ovit_deploy.errors import EngineError, OvitError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def bench(
     *,
-    engine: tuple[Literal["onnxruntime", "deepsparse", "all"], ...] = (),
+    engine: tuple[str, ...] = (),
     model: str | None = None,
     run: str | None = None,
     sparsity: tuple[float, ...] = (),
@@ -43,7 +44,9 @@ def bench(
     Example: ovit-deploy bench --engine deepsparse --engine onnxruntime
 
     Args:
-        engine: What runs the model; may be given several times. By default onnxruntime.
+        engine: What runs the model: onnxruntime, openvino, pytorch, deepsparse, or all of those that are here; may be
+            given several times. Options follow a colon: openvino:precision=bf16 (ovit-deploy engines lists them).
+            By default onnxruntime.
         model: An .onnx file, or a timm model name to time with random weights.
         run: Take the export of this run, its name or folder.
         sparsity: Fraction of zeros to give a timm model; may be given several times. By default 0.75.
@@ -60,7 +63,7 @@ def bench(
     from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite, load_suite, override
 
     flags = {
-        "engines": tuple(ENGINES) if "all" in engine else tuple(dict.fromkeys(engine)),
+        "engines": _engines(engine, model),
         "models": (model,) if model else (),
         "sparsities": sparsity,
         "batch_sizes": (batch_size,) if batch_size is not None else (),
@@ -79,6 +82,22 @@ def bench(
     else:
         _refuse_contradictions(declared.models, run, given)
         _bench_latency(declared, run, output, json=json)
+
+
+def _engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
+    """The engines that are meant; ``all`` leaves out those that cannot run here, and says so."""
+    if "all" not in given:
+        return tuple(dict.fromkeys(given))
+    found = []
+    for name, traits in ENGINES.items():
+        status = inventory.status(name)
+        if not (status.present or traits.pins):
+            render.note(f"{name} is left out: it is not installed; {traits.install}")
+        elif traits.reads == "checkpoint" and model and _is_file(model):
+            render.note(f"{name} is left out: it runs checkpoints, and {model} is ONNX")
+        else:
+            found.append(name)
+    return tuple(dict.fromkeys((*found, *(name for name in given if name != "all"))))
 
 
 def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict[str, Any]) -> None:
@@ -147,8 +166,11 @@ def _measure(source: "Source", suite: "LatencySuite", folder: Path) -> "list[Row
     from ovit_deploy.bench.subject import prepare
 
     rows = []
+    with_checkpoints = any(Selection.parse(name).traits.reads == "checkpoint" for name in suite.engines)
     for batch_size in suite.batch_sizes:
-        subject = prepare(source, batch_size=batch_size, seed=suite.seed, folder=folder)
+        subject = prepare(
+            source, batch_size=batch_size, seed=suite.seed, folder=folder, with_checkpoints=with_checkpoints
+        )
         for threads in suite.threads:
             settings = Settings(suite.engines, threads, suite.duration_s, suite.iterations, suite.seed, suite.timeout_s)
             render.note(f"{subject.name}: batch {batch_size}, {threads} thread(s), {subject.inputs}")

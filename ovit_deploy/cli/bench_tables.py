@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from ovit_deploy.bench.pruning_memory import MemoryRow
     from ovit_deploy.bench.pruning_step import StepResult
     from ovit_deploy.bench.results import Row
-    from ovit_deploy.bench.statistics import SpeedUp
     from ovit_deploy.bench.suite import PrunerMemorySuite, PrunerSuite, PruningStep
+    from ovit_deploy.bench.verdict import SpeedUp
 
 TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs ORT twin")
-STARTS = ("engine", "weights", "load s", "first ms", "peak MiB", "off by", "top-1", "operators")
+STARTS = ("engine", "weights", "load s", "compile s", "first ms", "peak MiB", "file MiB", "off by", "top-1", "ran in")
 
 
 def show_latency(rows: "list[Row]", hardware: dict[str, Any]) -> None:
@@ -109,17 +109,25 @@ def _factor(speed_up: "SpeedUp | None") -> str:
 
 
 def _start(row: "Row") -> tuple[str, ...]:
-    supported = row.about.get("supported_operators")
     return (
         row.engine,
         row.weights,
         "-" if row.load_s is None else f"{row.load_s:.1f}",
+        "-" if row.compile_s is None else f"{row.compile_s:.1f}",
         "-" if row.first_ms is None else f"{row.first_ms:.1f}",
         "-" if row.peak_mib is None else f"{row.peak_mib:.0f}",
+        "-" if row.file_mib is None else f"{row.file_mib:.1f}",
         "-" if row.agreement is None else f"{row.agreement.max_abs_difference:.1g}",
         "-" if row.agreement is None else f"{row.agreement.top1:.0%}",
-        "-" if supported is None else f"{supported:.0%}",
+        _evidence(row.about),
     )
+
+
+def _evidence(about: dict[str, Any]) -> str:
+    """What the runtime tells of how it ran the graph: layers by precision, or operators of its fast runtime."""
+    if "supported_operators" in about:
+        return f"{about['supported_operators']:.0%} of operators"
+    return ", ".join(f"{count} {name}" for name, count in about.get("precisions", {}).items()) or "-"
 
 
 def _conclude(row: "Row") -> None:
@@ -127,7 +135,7 @@ def _conclude(row: "Row") -> None:
     if row.vs_dense and row.latency:
         found = row.vs_dense
         render.line(
-            f"{row.engine}, {row.weights}: {found.factor:.2f}x as fast as its dense twin "
+            f"{row.engine}, {row.weights}: {found.verdict}, {found.factor:.2f}x as fast as its dense twin "
             f"(95 % interval {found.low:.2f} to {found.high:.2f}, {row.latency.num_runs} runs)"
         )
 

@@ -7,22 +7,54 @@ from typing import Any, Protocol
 
 import numpy as np
 
+READS = ("onnx", "checkpoint")
+
 
 class Engine(Protocol):
-    """One model in one runtime. Numpy in, numpy out."""
+    """One model in one runtime. Numpy in, numpy out. The methods are called in this order."""
 
-    def load(self, path: str, *, batch_size: int, threads: int) -> None:
-        """Import the runtime and build the model for one batch size and a number of threads.
+    def start(self) -> None:
+        """Import the runtime.
 
         Raises:
-            EngineError: the runtime is missing or does not fit, or the graph is refused.
+            EngineError: it is missing, or does not fit.
+        """
+
+    def load(self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any]) -> None:
+        """Build the model for batches like ``images`` [batch, C, H, W] and a number of threads.
+
+        Args:
+            path: the file, of the kind that the engine's traits name.
+            images: one batch; its shape is that of every batch to come.
+            threads: how many the runtime may use.
+            options: a value for every option of the engine's traits.
+
+        Raises:
+            EngineError: the graph is refused.
         """
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """The logits [batch, classes] of ``images`` [batch, C, H, W]."""
 
     def describe(self) -> dict[str, Any]:
-        """Version, instruction sets and whatever else tells what ran; call it after load()."""
+        """Version, and the evidence of what ran: instruction sets, precisions, as far as the runtime tells."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A switch of an engine; the type of its values is that of ``default``.
+
+    Args:
+        what: in words, for the user.
+        default: the value when none is given.
+        choices: the values there are; empty for any, numbers from 0 to 1.
+        rounding: values that make the engine compute in less than float32.
+    """
+
+    what: str
+    default: bool | float | str
+    choices: tuple[str, ...] = ()
+    rounding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,13 +62,26 @@ class Traits:
     """Facts on an engine that are needed before it runs.
 
     Args:
+        package: the distribution whose version is the engine's.
+        licence: of the runtime.
+        install: the command that installs it.
+        reads: kind of file: ``onnx``, or ``checkpoint`` for safetensors that say which timm model they hold.
         max_ir: newest ONNX IR version it reads; None for no known limit.
         max_opset: newest opset of the default domain it reads.
         pins: what pip installs into its own environment; empty if it lives in ours.
         variables: environment variables set before its runtime is imported.
+        options: by name.
     """
 
+    package: str
+    licence: str
+    install: str
+    reads: str = "onnx"
     max_ir: int | None = None
     max_opset: int | None = None
     pins: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.reads in READS

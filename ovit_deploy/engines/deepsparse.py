@@ -1,7 +1,7 @@
 """DeepSparse 1.8.0: kernels for unstructured sparsity on x86-64 CPUs.
 
 Its last engine release. The binary misreads the arrays of numpy 2 and then returns garbage without a word, so
-load() refuses to go on with one. It bundles ONNX Runtime 1.15 (IR version 9, opset 19) and may abort the
+start() refuses to go on with one. It bundles ONNX Runtime 1.15 (IR version 9, opset 19) and may abort the
 whole process on a graph it dislikes. Building an engine takes 10 to 45 s for a ViT-Small.
 """
 
@@ -17,15 +17,18 @@ from ovit_deploy.errors import EngineError
 class Engine:
     """A ``deepsparse.Engine`` that answers one request at a time."""
 
-    def load(self, path: str, *, batch_size: int, threads: int) -> None:
-        """Compile the model for this batch size and number of cores."""
+    def start(self) -> None:
+        """Import DeepSparse, with numpy 1 only."""
         require_old_numpy(np.__version__)
         try:
             import deepsparse  # pyrefly: ignore  it lives in an environment of its own
         except ImportError as error:
             raise EngineError(f"deepsparse cannot be imported: {error}") from None
-        self.version = deepsparse.__version__
-        self.engine = deepsparse.Engine(path, batch_size=batch_size, num_cores=threads)
+        self.runtime = deepsparse
+
+    def load(self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any]) -> None:
+        """Compile the model for this batch size and number of cores."""
+        self.engine = self.runtime.Engine(path, batch_size=len(images), num_cores=threads)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """The first output of the graph."""
@@ -34,7 +37,7 @@ class Engine:
     def describe(self) -> dict[str, Any]:
         """Version, instruction sets, and how much of the graph its fast runtime takes."""
         return {
-            "version": self.version,
+            "version": self.runtime.__version__,
             "instructions": self.engine.cpu_avx_type,
             "vnni": bool(self.engine.cpu_vnni),
             "supported_operators": float(self.engine.fraction_of_supported_ops),

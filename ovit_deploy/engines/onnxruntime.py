@@ -12,18 +12,21 @@ from ovit_deploy.errors import EngineError
 class Engine:
     """An ``onnxruntime.InferenceSession`` with all graph optimisations."""
 
-    def load(self, path: str, *, batch_size: int, threads: int) -> None:
-        """Build the session; the batch size is the file's own."""
+    def start(self) -> None:
+        """Import ONNX Runtime."""
         try:
             import onnxruntime
         except ImportError as error:
             raise EngineError(f"onnxruntime cannot be imported: {error}", "pip install onnxruntime") from None
-        self.version = onnxruntime.__version__
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.runtime = onnxruntime
+
+    def load(self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any]) -> None:
+        """Build the session; the batch size is the file's own."""
+        settings = self.runtime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        self.session = self.runtime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
         self.output = self.session.get_outputs()[0].name
 
@@ -33,4 +36,4 @@ class Engine:
 
     def describe(self) -> dict[str, Any]:
         """Version and execution providers."""
-        return {"version": self.version, "providers": self.session.get_providers()}
+        return {"version": self.runtime.__version__, "providers": self.session.get_providers()}

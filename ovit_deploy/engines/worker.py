@@ -1,7 +1,7 @@
 """The child process: one engine and one model, driven by JSON lines on stdin and stdout.
 
-    {"do": "load", "engine": ..., "model": ..., "images": x.npy, "batch_size": 1, "threads": 1}
-        -> {"load_s": ..., "first_ms": ..., "about": {...}, "peak_mib": ...}
+    {"do": "load", "engine": ..., "model": ..., "images": x.npy, "batch_size": 1, "threads": 1, "options": {}}
+        -> {"load_s": ..., "compile_s": ..., "first_ms": ..., "about": {...}, "peak_mib": ...}
     {"do": "run", "count": 5}                         -> {"latencies_ms": [...], "peak_mib": ...}
     {"do": "infer", "images": x.npy, "logits": y.npy} -> {"peak_mib": ...}
     {"do": "quit"}                                    -> the process ends
@@ -31,17 +31,25 @@ SETTLE_S = 0.05  # idle threads of the engine that ran before us spin for some 2
 class Session:
     """The loaded engine and the batch it is timed on."""
 
-    def load(self, *, engine: str, model: str, images: str, batch_size: int, threads: int) -> dict[str, Any]:
+    def load(
+        self, *, engine: str, model: str, images: str, batch_size: int, threads: int, options: dict[str, Any]
+    ) -> dict[str, Any]:
         """Cold start: import the runtime, build the model, answer once."""
         self.images = np.load(images)[:batch_size]
         self.engine = engines.create(engine)
         start = time.perf_counter_ns()
-        self.engine.load(model, batch_size=batch_size, threads=threads)
+        self.engine.start()
+        imported = time.perf_counter_ns()
+        self.engine.load(model, images=self.images, threads=threads, options=options)
         loaded = time.perf_counter_ns()
         self.engine.run(self.images)
         first = time.perf_counter_ns()
-        about = self.engine.describe()
-        return {"load_s": (loaded - start) / 1e9, "first_ms": (first - loaded) / 1e6, "about": about}
+        return {
+            "load_s": (loaded - start) / 1e9,
+            "compile_s": (loaded - imported) / 1e9,
+            "first_ms": (first - loaded) / 1e6,
+            "about": self.engine.describe(),
+        }
 
     def run(self, *, count: int) -> dict[str, list[float]]:
         """Time ``count`` runs, after a pause and one run that is not counted."""

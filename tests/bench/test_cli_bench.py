@@ -41,7 +41,8 @@ def test_the_result_of_an_export_goes_to_its_run(save, capsys: pytest.CaptureFix
 
 
 def test_a_failed_engine_exits_with_1_after_the_others_were_told(save, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--model", str(save(ir_version=10)), "--engine", "all", "--iterations", "2") == 1
+    both = ("--engine", "deepsparse", "--engine", "onnxruntime")
+    assert run("--model", str(save(ir_version=10)), *both, "--iterations", "2") == 1
     shown = capsys.readouterr()
     assert "failed" in shown.out
     assert "images/s" in shown.out
@@ -59,6 +60,8 @@ def test_a_failed_engine_exits_with_1_after_the_others_were_told(save, capsys: p
         (["--model", "deit_smal"], "timm knows no such model"),
         (["--model", "none.onnx", "--threads", "4096"], "usable cores"),
         (["--suite", "cpu_latncy"], "did you mean cpu_latency?"),
+        (["--model", "none.onnx", "--engine", "onnx"], "no engine 'onnx', there are onnxruntime, openvino"),
+        (["--model", "none.onnx", "--engine", "openvino:precision=f16"], "precision must be f32 or bf16"),
     ],
 )
 def test_a_mistake_is_an_error_with_a_remedy(

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from ovit_deploy.bench import dense_twin
@@ -61,3 +62,15 @@ def test_a_weight_of_zeros_alone_is_filled_too(save, dtype: type) -> None:
 def test_sparsity_counts_the_sparse_weights_only(save, tmp_path: Path) -> None:
     assert dense_twin.sparsity(onnx.load(save(zeros=0.75))) == pytest.approx(0.75)
     assert dense_twin.sparsity(onnx.load(save(zeros=0.05))) == 0
+
+
+def test_a_checkpoint_loses_the_zeros_of_its_sparse_matrices_and_nothing_else() -> None:
+    draw = torch.Generator().manual_seed(0)
+    sparse = torch.randn(20, 30, generator=draw) * (torch.rand(20, 30, generator=draw) < 0.25)
+    tensors = {"sparse": sparse, "dense": torch.randn(4, 5, generator=draw), "bias": torch.zeros(7)}
+    twin = dense_twin.fill_tensors(tensors, seed=0)
+    assert (twin["sparse"] != 0).all()
+    kept = sparse != 0
+    assert torch.equal(twin["sparse"][kept], sparse[kept])
+    assert torch.equal(twin["dense"], tensors["dense"])
+    assert torch.equal(twin["bias"], tensors["bias"])

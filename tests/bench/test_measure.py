@@ -72,4 +72,4 @@ def test_a_tiny_model_does_not_fill_the_result_with_runs() -> None:
 
 
 def test_a_run_longer_than_a_block_still_happens_in_every_round() -> None:
-    assert plan_duration({"huge": 4000}, 1) == {"huge": [1] * 5}
+    assert plan_duration({"huge": 4000}, 1) == {"huge": [1] * 6}

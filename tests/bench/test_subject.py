@@ -3,10 +3,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from ovit_deploy.bench.latency import Settings, measure_latency
 from ovit_deploy.bench.source import Source, from_file, from_run
 from ovit_deploy.bench.subject import prepare
+from ovit_deploy.checkpoint import ModelSpec, load_tensors, read_header, save_tensors
 from ovit_deploy.errors import DataError, RunError
 
 
@@ -76,3 +78,23 @@ def test_a_run_without_export_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no export there") as raised:
         from_run("mine", tmp_path)
     assert "ovit-deploy export --onnx" in raised.value.hint
+
+
+def test_an_export_of_a_run_comes_with_its_checkpoint_and_its_twin(save, tmp_path: Path) -> None:
+    deployment = tmp_path / "runs" / "mine" / "deployment"
+    deployment.mkdir(parents=True)
+    save().rename(deployment / "model.onnx")
+    (deployment / "model.json").write_text("{}")
+    weights = torch.eye(8)
+    save_tensors(deployment.parent / "model.safetensors", {"weight": weights}, ModelSpec("some_vit"))
+    source = from_file(deployment / "model.onnx")
+    without = prepare(source, batch_size=1, seed=0, folder=tmp_path)
+    assert [variant.checkpoint for variant in without.variants] == [None, None]
+    sparse, twin = prepare(source, batch_size=1, seed=0, folder=tmp_path, with_checkpoints=True).variants
+    assert sparse.checkpoint == deployment.parent / "model.safetensors"
+    assert twin.checkpoint
+    filled = load_tensors(twin.checkpoint)["weight"]
+    assert (filled != 0).all()
+    assert torch.equal(filled.diag(), weights.diag())
+    header = read_header(twin.checkpoint)
+    assert header.spec == ModelSpec("some_vit")
