@@ -72,6 +72,13 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             _train(action, state)
 
 
+def redo(action: Action, state: State) -> None:
+    """What a checkpoint cannot hold of an action that was carried out before it: objects, but no tensors."""
+    match action:
+        case Distill():
+            state.distillation = action.modifier
+
+
 def _train(action: Train, state: State) -> None:
     parameters = {name: state.model.get_parameter(name) for name in state.targets[action.place]}
     if not action.ends:

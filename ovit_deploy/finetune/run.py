@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,15 @@ import psutil
 import torch
 from torch import nn
 
-from ovit_deploy import checkpoint, models
+from ovit_deploy import checkpoint, models, working_folder
 from ovit_deploy.checkpoint import RUNS, ModelSpec
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
-from ovit_deploy.finetune import loop, masks
+from ovit_deploy.finetune import generations, loop, masks
 from ovit_deploy.finetune.actions import State
 from ovit_deploy.finetune.drop_path import set_drop_path
 from ovit_deploy.finetune.evaluate import Evaluation, evaluate
+from ovit_deploy.finetune.fingerprint import Start, versions
+from ovit_deploy.finetune.keeping import Keeper, noting_signals
 from ovit_deploy.finetune.losses import check_distillable
 from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.models import Choice
@@ -29,8 +30,6 @@ from ovit_deploy.pruning import Calibration
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Distill
-
-_PACKAGES = ("ovit-deploy", "torch", "torchvision", "timm", "numpy", "numba", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _facts(
             "layers": {name: masks.sparsity({name: mask}) for name, mask in state.masks.items()},
         },
         "prunings": state.prunings,
-        "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
+        "versions": versions(),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
     }
 

@@ -110,6 +110,8 @@ class Recipe(Declaration):
 
     source: str
     text: str
+    # New values for the variables of the text.
+    overrides: dict[str, str] = Field(default_factory=dict)
     modifiers: tuple[Modifier, ...]
     training: Training = Training()
     model: ModelSection | None = None

@@ -124,6 +124,11 @@ class Timeline:
         """The actions of the step that starts at ``epoch`` and lasts ``step`` epochs."""
         return [item.action for item in self.dated if epoch - step / 2 <= item.epoch < epoch + step / 2]
 
+    def past(self, epoch: float, step: float, *, including: bool) -> list[Action]:
+        """The actions of the steps before the one that starts at ``epoch``; ``including`` its own."""
+        end = epoch + step / 2 if including else epoch - step / 2
+        return [item.action for item in self.dated if -step / 2 <= item.epoch < end]
+
     @property
     def final_sparsity(self) -> float | None:
         """What the last pruning asks for."""
