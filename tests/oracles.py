@@ -85,3 +85,28 @@ def remove_and_compensate_right(w_I: Tensor, hessian_II: Tensor, j: int) -> None
     inverse = torch.linalg.inv(hessian_II[j:, j:])
     w_I[j:] -= w_I[j] / inverse[0, 0] * inverse[:, 0]
     w_I[j] = 0
+
+
+def woodbury_inverse(gradient_MB: Tensor, damping: float) -> Tensor:
+    """``(damping I + 1/m sum_i g_i g_i^T)^-1``, a gradient at a time by Sherman and Morrison's formula."""
+    inverse_BB = torch.eye(gradient_MB.shape[1], dtype=torch.float64) / damping
+    for g_B in gradient_MB:
+        pull_B = inverse_BB @ g_B
+        inverse_BB -= torch.outer(pull_B, pull_B) / (len(gradient_MB) + g_B @ pull_B)
+    return inverse_BB
+
+
+def greedy_traces(w_B: Tensor, inverse_BB: Tensor) -> tuple[Tensor, Tensor]:
+    """OBS one weight at a time: the loss [B] up to and with each weight, and the weights after each step [B + 1, B]."""
+    u_B, a_BB, active, spent = w_B.clone(), inverse_BB.clone(), list(range(len(w_B))), 0.0
+    loss_B, traces = torch.zeros_like(w_B), [w_B.clone()]
+    while active:
+        p = min(active, key=lambda q: float(u_B[q] ** 2 / a_BB[q, q]))
+        spent += float(u_B[p] ** 2 / a_BB[p, p]) / 2
+        loss_B[p] = spent
+        u_B -= u_B[p] / a_BB[p, p] * a_BB[:, p]
+        u_B[p] = 0
+        a_BB -= torch.outer(a_BB[:, p], a_BB[p]) / a_BB[p, p]
+        active.remove(p)
+        traces.append(u_B.clone())
+    return loss_B, torch.stack(traces)

@@ -74,15 +74,44 @@ class LatencySuite(Declaration):
     timeout_s: PositiveFloat = 600.0
 
 
+class PruningStep(Declaration):
+    """A pruning step on a timm model with random weights and images.
+
+    Attributes:
+        model: timm's name.
+        model_kwargs: what timm is told besides.
+        layers: ``all`` that a model would be pruned in, or a pattern for names of weights, matched from the start.
+        num_grads: images.
+        damping: added to the diagonal of the Fisher matrices.
+        sparsity: fraction of zeros in the layers.
+        batch_size: images that go through the model together.
+        memory_gb: budget, in 1e9 bytes.
+        threads: of torch; by default as many as there are cores.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str
+    model_kwargs: dict[str, Any] = {}
+    layers: str = "all"
+    num_grads: PositiveInt = 256
+    damping: PositiveFloat = 1e-6
+    sparsity: Sparsity = 0.75
+    batch_size: PositiveInt = 16
+    memory_gb: PositiveFloat = 2.0
+    threads: PositiveInt | None = None
+
+
 class PrunerSuite(Declaration):
-    """The pruning kernel against its plain form, on the same random Fisher blocks.
+    """The pruning kernel against its plain form, on the same random Fisher blocks; then the whole pruning step.
 
     Attributes:
         blocks: number of Fisher blocks.
         block_size: weights in a block.
         repeats: timed runs of the kernel.
         plain_repeats: timed runs of the batched torch form, which is slow.
-        seed: of the blocks.
+        step: the whole step, if that is wanted; once in each form.
+        seed: of the blocks, and of the model and the images.
     """
 
     kind: Literal["pruner"]
@@ -90,11 +119,33 @@ class PrunerSuite(Declaration):
     block_size: PositiveInt
     repeats: PositiveInt = 5
     plain_repeats: PositiveInt = 1
+    step: PruningStep | None = None
     seed: int = Field(0, ge=0)
 
 
-Suite = LatencySuite | PrunerSuite
-KINDS: dict[Any, type[Suite]] = {"latency": LatencySuite, "pruner": PrunerSuite}
+class PrunerMemorySuite(Declaration):
+    """Peak memory of the pruning step at several budgets.
+
+    Attributes:
+        step: what is pruned; its own budget is not used.
+        block_size: weights in a block.
+        budgets_gb: budgets, in 1e9 bytes.
+        seed: of the model and the images.
+    """
+
+    kind: Literal["pruner_memory"]
+    step: PruningStep
+    block_size: PositiveInt = 192
+    budgets_gb: Several[PositiveFloat]
+    seed: int = Field(0, ge=0)
+
+
+Suite = LatencySuite | PrunerSuite | PrunerMemorySuite
+KINDS: dict[Any, type[Suite]] = {
+    "latency": LatencySuite,
+    "pruner": PrunerSuite,
+    "pruner_memory": PrunerMemorySuite,
+}
 
 
 def load_suite(name: str | Path) -> Suite:

@@ -16,10 +16,12 @@ from cyclopts import App, CycloptsError, Parameter
 
 from ovit_deploy.cli import render
 from ovit_deploy.cli.bench import bench
+from ovit_deploy.cli.compare import compare
 from ovit_deploy.cli.evaluate import evaluate
 from ovit_deploy.cli.export import export
 from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
+from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
 from ovit_deploy.errors import OvitError, RunInterrupted
 
@@ -30,7 +32,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), consume_multiple=False),
 )
-for number, verb in enumerate((prune, export, bench, train, evaluate)):
+for number, verb in enumerate((prune, export, bench, train, evaluate, compare, sensitivity)):
     app.command(verb, sort_key=number)
 app.command(recipe)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ovit_deploy.bench.latency import Watch
     from ovit_deploy.bench.results import Row
     from ovit_deploy.bench.source import Source
-    from ovit_deploy.bench.suite import LatencySuite, PrunerSuite
+    from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite
 
 
 def bench(
@@ -57,7 +57,7 @@ def bench(
         output: The JSON file; by default bench.json of the run, or of this folder if there is no run.
         json: Print the JSON instead of tables.
     """
-    from ovit_deploy.bench.suite import LatencySuite, PrunerSuite, load_suite, override
+    from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite, load_suite, override
 
     flags = {
         "engines": tuple(ENGINES) if "all" in engine else tuple(dict.fromkeys(engine)),
@@ -74,6 +74,8 @@ def bench(
     declared = override(load_suite(suite) if suite else LatencySuite(), given)
     if isinstance(declared, PrunerSuite):
         _bench_pruner(declared, output, json=json)
+    elif isinstance(declared, PrunerMemorySuite):
+        _bench_pruner_memory(declared, output, json=json)
     else:
         _refuse_contradictions(declared.models, run, given)
         _bench_latency(declared, run, output, json=json)
@@ -160,19 +162,51 @@ def _bench_pruner(suite: "PrunerSuite", output: Path | None, *, json: bool) -> N
 
     from ovit_deploy.bench import results
     from ovit_deploy.bench.pruner import measure_pruner
+    from ovit_deploy.bench.pruning_step import measure_step
 
     before = _machine()
     render.note(f"eliminating {suite.blocks:,} blocks of {suite.block_size}; the plain form takes its time")
     with _watching() as watch:
         found = measure_pruner(suite, on_round=watch.on_round)
-    result = results.document("pruner", suite.model_dump(), before, found.rows, summary=asdict(found.summary))
+    step = None
+    if suite.step:
+        render.note(f"{suite.step.model}: the whole pruning step; the plain form takes its time")
+        with _watching() as watch:
+            step = measure_step(suite, suite.step, on_round=watch.on_round)
+    parts = {"summary": asdict(found.summary), "step": asdict(step) if step else None}
+    result = results.document("pruner", suite.model_dump(), before, found.rows, **parts)
     path = output or Path("pruner.json")
     results.write(path, result)
     if json:
         render.as_json(result)
     else:
         bench_tables.show_pruner(found, suite)
+        if step:
+            bench_tables.show_step(step, suite)
         render.line(f"wrote {path}")
+
+
+def _bench_pruner_memory(suite: "PrunerMemorySuite", output: Path | None, *, json: bool) -> None:
+    from ovit_deploy.bench import results
+    from ovit_deploy.bench.pruning_memory import measure_memory
+
+    before = _machine()
+    render.note(f"{suite.step.model}: pruning once with each of {len(suite.budgets_gb)} budgets")
+    with _watching() as watch:
+        rows = measure_memory(suite, on_round=watch.on_round)
+    result = results.document("pruner_memory", suite.model_dump(), before, rows)
+    path = output or Path("pruner_memory.json")
+    results.write(path, result)
+    if json:
+        render.as_json(result)
+    else:
+        bench_tables.show_memory(rows, suite)
+        render.line(f"wrote {path}")
+    over = [row.budget / 1e9 for row in rows if not row.within]
+    if over:
+        raise OvitError(
+            f"the budgets of {', '.join(f'{budget:g}' for budget in over)} GB did not hold", "report it with the JSON"
+        )
 
 
 def _machine() -> dict[str, Any]:

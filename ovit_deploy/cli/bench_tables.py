@@ -1,4 +1,4 @@
-"""How the results of ``bench`` look: two tables for engines, one for the pruner."""
+"""How the results of ``bench`` look: two tables for engines, one for each of the pruner's cases."""
 
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -7,9 +7,11 @@ from ovit_deploy.cli import render
 
 if TYPE_CHECKING:
     from ovit_deploy.bench.pruner import PrunerResult
+    from ovit_deploy.bench.pruning_memory import MemoryRow
+    from ovit_deploy.bench.pruning_step import StepResult
     from ovit_deploy.bench.results import Row
     from ovit_deploy.bench.statistics import SpeedUp
-    from ovit_deploy.bench.suite import PrunerSuite
+    from ovit_deploy.bench.suite import PrunerMemorySuite, PrunerSuite, PruningStep
 
 TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs ORT twin")
 STARTS = ("engine", "weights", "load s", "first ms", "peak MiB", "off by", "top-1", "operators")
@@ -40,6 +42,54 @@ def show_pruner(found: "PrunerResult", suite: "PrunerSuite") -> None:
         f"the kernel is {summary.factor:.0f}x faster; {summary.same_order:.2%} of the weights go at the same turn, "
         f"losses differ by at most {summary.loss_difference:.1e}"
     )
+
+
+def show_step(found: "StepResult", suite: "PrunerSuite") -> None:
+    """Both forms of the whole pruning step, and how well they agree."""
+    assert suite.step
+    rows = [
+        (row.form, f"{row.outcome.seconds:.3g}", f"{row.outcome.cpu_s:.3g}", f"{row.outcome.peak_bytes / 1e9:.2f}")
+        for row in found.rows
+    ]
+    outcome = found.rows[0].outcome
+    title = f"{_pruned(suite.step, outcome.num_layers, outcome.num_weights)}, blocks of {suite.block_size}"
+    render.table(f"{title}: the whole pruning step", ("form", "seconds", "CPU s", "peak GB"), rows)
+    summary = found.summary
+    render.line(
+        f"{summary.factor:.1f}x faster, with {summary.memory_share:.0%} of the memory (over the model's); "
+        f"{summary.same_fate:.2%} of the weights meet the same fate"
+    )
+
+
+def show_memory(rows: "list[MemoryRow]", suite: "PrunerMemorySuite") -> None:
+    """Budgets, and what was used."""
+    outcome = rows[0].outcome
+    title = f"{_pruned(suite.step, outcome.num_layers, outcome.num_weights)}, blocks of {suite.block_size}"
+    columns = ("budget GB", "used GB", "of budget", "passes", "seconds", "activations GB", "within +10 %")
+    render.table(f"{title}: memory", columns, [_memory(row) for row in rows])
+    render.line(
+        "used: the most resident memory over that of the process with the model built, less the activations of a batch "
+        f"of {suite.step.batch_size}"
+    )
+
+
+def _memory(row: "MemoryRow") -> tuple[str, ...]:
+    outcome = row.outcome
+    return (
+        f"{row.budget / 1e9:g}",
+        f"{row.used / 1e9:.2f}",
+        f"{row.used / row.budget:.0%}",
+        str(outcome.passes),
+        f"{outcome.seconds:.3g}",
+        f"{outcome.activation_bytes / 1e9:.2f}",
+        "yes" if row.within else "no",
+    )
+
+
+def _pruned(step: "PruningStep", num_layers: int, num_weights: int) -> str:
+    """What was pruned, in words; says so where it is not the whole model."""
+    which = "" if step.layers == "all" else f" (only {step.layers})"
+    return f"{step.model}, {num_layers} layers{which}, {num_weights:,} weights, {step.num_grads} gradients"
 
 
 def _times(row: "Row") -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from ovit_deploy.errors import PruningError
 from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
-from ovit_deploy.finetune.methods import method_of
-from ovit_deploy.pruning import Calibration, apply
+from ovit_deploy.finetune.methods import average_of, calibrated, method_of
+from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.spread import warn_of_collapse
@@ -47,6 +48,10 @@ class State:
     scores: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by place: of movement, as it adds up
     before: dict[str, masking.Masks] = field(default_factory=dict)  # by place: masks when dense phases began
     prunings: list[dict[str, Any]] = field(default_factory=list)
+    teacher: nn.Module | None = None  # the dense model, where the recipe asks it
+    scratch: Path | None = None  # where pruning may spill to
+    averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
+    methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -104,16 +109,26 @@ def _asked(action: Prune, state: State) -> float:
     return first + action.grown * (modifier.final_sparsity - first)
 
 
+def _method(action: Prune, state: State) -> Method:
+    if action.place in state.methods:
+        return state.methods[action.place]
+    average = average_of(action.modifier, state.averages, action.place)
+    scores = state.scores.get(action.place)
+    return method_of(action.modifier, state.memory_budget, scratch=state.scratch, average=average, scores=scores)
+
+
 def _prune(action: Prune, state: State, epoch: float) -> None:
     modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
     present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
-    calibration = state.calibration(modifier.num_images) if modifier.num_images else None
+    calibration = None
+    if modifier.num_images:
+        calibration = calibrated(modifier, state.calibration(modifier.num_images), state.teacher)
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
-    loss_before = _calibration_loss(state.model, calibration)
-    pruned = method_of(modifier, state.memory_budget, scores=state.scores.get(action.place)).prune(
+    pruned = _method(action, state).prune(
         state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
     )
+    loss_before = _loss_before(state.model, calibration, pruned)
     before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
@@ -146,6 +161,13 @@ def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples
     )
     write(state.model, healed.weights)
     return {"healing": {"samples": num_samples, "before": healed.errors_before, "after": healed.errors_after}}
+
+
+def _loss_before(model: nn.Module, calibration: Calibration | None, pruned: Pruned) -> float | None:
+    """The calibration loss of a model that is not pruned yet; the method's own, where it took that of hard labels."""
+    if calibration is not None and calibration.loss.labels == "hard" and pruned.loss_before is not None:
+        return pruned.loss_before
+    return _calibration_loss(model, calibration)
 
 
 def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:

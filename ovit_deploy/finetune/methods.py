@@ -1,13 +1,20 @@
 """Which pruning method a modifier stands for, with its settings."""
 
-from torch import Tensor
+from dataclasses import replace
+from pathlib import Path
 
+from torch import Tensor, nn
+
+from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning import (
     MFAC,
     OBC,
+    Calibration,
     FastOViT,
+    FisherAverage,
     GlobalMagnitude,
     GradientWeight,
+    Loss,
     Method,
     Movement,
     OViT,
@@ -19,14 +26,39 @@ from ovit_deploy.pruning import (
     WoodFisher,
 )
 from ovit_deploy.recipe import dynamic, mask_types, pruners
+from ovit_deploy.recipe.pruners import (
+    FisherPruningModifier,
+    GradientPruningModifier,
+    OViTPruningModifier,
+)
 from ovit_deploy.recipe.sparsifier import Sparsifier
 
 
-def method_of(modifier: Sparsifier, memory_budget: int | None, *, scores: dict[str, Tensor] | None = None) -> Method:
-    """The pruning method that a modifier stands for; ``memory_budget`` in bytes, ``scores`` for movement pruning."""
+def method_of(
+    modifier: Sparsifier,
+    memory_budget: int | None,
+    *,
+    scratch: Path | None = None,
+    average: FisherAverage | None = None,
+    scores: dict[str, Tensor] | None = None,
+) -> Method:
+    """The pruning method that a modifier stands for.
+
+    Args:
+        modifier: The pruner of a recipe.
+        memory_budget: In bytes.
+        scratch: Folder for what does not fit in it, where the recipe says ``spill``.
+        average: State of the moving average of Fisher matrices, where the recipe has one.
+        scores: Of every step so far, for movement pruning.
+
+    Raises:
+        PruningError: The recipe spills, and there is no folder to spill to.
+    """
+    if isinstance(modifier, FisherPruningModifier) and modifier.spill and scratch is None:
+        raise PruningError("spill: there is no folder to spill to", "prune in a run, or leave spill out")
     method = (
         _dynamic_method(modifier, scores)
-        or _fisher_method(modifier, memory_budget)
+        or _fisher_method(modifier, memory_budget, scratch, average)
         or _layerwise_method(modifier, memory_budget)
     )
     if method is None:
@@ -34,7 +66,24 @@ def method_of(modifier: Sparsifier, memory_budget: int | None, *, scores: dict[s
     return method
 
 
-def _fisher_method(modifier: Sparsifier, memory_budget: int | None) -> Method | None:
+def calibrated(modifier: Sparsifier, calibration: Calibration, teacher: nn.Module | None) -> Calibration:
+    """The calibration stream, with the loss whose gradients a modifier asks for."""
+    if not isinstance(modifier, GradientPruningModifier):
+        return calibration
+    loss = Loss(modifier.labels, modifier.precision, teacher=teacher if modifier.labels == "teacher" else None)
+    return replace(calibration, loss=loss, images_per_gradient=modifier.images_per_gradient)
+
+
+def average_of(modifier: Sparsifier, averages: dict[str, FisherAverage], place: str) -> FisherAverage | None:
+    """The moving average of a modifier that has one, begun at its first pruning."""
+    if not isinstance(modifier, OViTPruningModifier) or modifier.fisher_ema == 0:
+        return None
+    return averages.setdefault(place, FisherAverage(modifier.fisher_ema))
+
+
+def _fisher_method(
+    modifier: Sparsifier, memory_budget: int | None, scratch: Path | None, average: FisherAverage | None
+) -> Method | None:
     pattern, spread = _pattern(modifier), _spread(modifier)
     match modifier:
         case pruners.OViTPruningModifier():
@@ -48,6 +97,9 @@ def _fisher_method(modifier: Sparsifier, memory_budget: int | None) -> Method | 
                 pattern=pattern,
                 refine=modifier.refine,
                 spread=spread,
+                damping_kind=modifier.damping,
+                spill=scratch if modifier.spill else None,
+                average=average,
             )
         case pruners.OBSPruningModifier():
             return WoodFisher(
@@ -58,6 +110,8 @@ def _fisher_method(modifier: Sparsifier, memory_budget: int | None) -> Method | 
                 pattern=pattern,
                 allocation=modifier.allocation,
                 spread=spread,
+                damping_kind=modifier.damping,
+                spill=scratch if modifier.spill else None,
             )
         case pruners.MFACPruningModifier():
             return MFAC(

@@ -4,7 +4,7 @@ import copy
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +26,11 @@ from ovit_deploy.finetune.keeping import Keeper, noting_signals
 from ovit_deploy.finetune.losses import check_distillable
 from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.models import Choice
-from ovit_deploy.pruning import Calibration
+from ovit_deploy.pruning import Calibration, Method
 from ovit_deploy.recipe import Recipe, Timeline, timeline
+from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.targets import resolve
-from ovit_deploy.recipe.timeline import Distill
+from ovit_deploy.recipe.timeline import Action, Distill, Prune
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def run(
     runs: Path = RUNS,
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
+    methods: Mapping[str, Method] | None = None,
 ) -> Finished:
     """Carry out ``recipe`` and leave the result in ``runs/<name>``.
 
@@ -68,6 +70,7 @@ def run(
         runs: the folder of all runs.
         memory_budget: bytes that pruning may use, by default half of what is free.
         watchers: who is told how it goes.
+        methods: what prunes, by the place of a modifier, instead of what it stands for.
 
     Raises:
         OvitError: nothing is left behind then.
@@ -96,6 +99,9 @@ def run(
             calibration=lambda n, draw=0: _calibration(data, preprocessing, n, recipe.training.seed + draw),
             memory_budget=memory_budget,
             report=watchers.report,
+            teacher=teacher,
+            scratch=folder,
+            methods=dict(methods or {}),
         )
         with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
             loop.train(
@@ -118,13 +124,22 @@ def _calibration(data: ImageData, preprocessing: Preprocessing, num_images: int,
 
 
 def _teacher(model: nn.Module, plan: Timeline) -> nn.Module | None:
-    """The model as it is now, frozen, if the recipe ever distils."""
-    kinds = [item.action.modifier for item in plan.dated if isinstance(item.action, Distill) and item.action.modifier]
-    for kind in kinds:
-        check_distillable(model, kind)
-    if not kinds:
+    """The model as it is now, frozen, if the recipe ever distils or prunes by its answers."""
+    for item in plan.dated:
+        if isinstance(item.action, Distill) and item.action.modifier:
+            check_distillable(model, item.action.modifier)
+    if not any(_asks_teacher(item.action) for item in plan.dated):
         return None
     return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _asks_teacher(action: Action) -> bool:
+    match action:
+        case Distill():
+            return True
+        case Prune(modifier=GradientPruningModifier(labels="teacher")):
+            return True
+    return False
 
 
 def _facts(

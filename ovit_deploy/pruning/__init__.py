@@ -11,7 +11,8 @@ The words, as used in every file here:
     pattern      which weights may be zero together: unstructured, N of each M inputs, blocks of R x C    patterns.py
     unit         what goes at a time: a weight, or a block of the pattern
     curve        the greedy order of removal in a block and the marginal loss of each step
-    damping      constant on the diagonal of a Fisher matrix
+    loss         cross-entropy with the data's labels, drawn ones or a teacher's          loss.py
+    damping      constant on the diagonal of a Fisher matrix                             damping.py
     jitter       more of the same, where a block could not be inverted; always reported
 
 A method = curvature x saliency x update x allocation:
@@ -50,14 +51,17 @@ Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Met
 alone; :func:`apply` then copies its answer into the model.
 """
 
+from ovit_deploy.pruning.average import FisherAverage
 from ovit_deploy.pruning.fast_ovit import FastOViT
 from ovit_deploy.pruning.gradient_weight import GradientWeight
+from ovit_deploy.pruning.loss import Loss
 from ovit_deploy.pruning.magnitude import GlobalMagnitude, UniformMagnitude
 from ovit_deploy.pruning.method import Calibration, Masks, Method, Pruned, Report, apply
 from ovit_deploy.pruning.mfac import MFAC
 from ovit_deploy.pruning.movement import Movement
 from ovit_deploy.pruning.obc import OBC
 from ovit_deploy.pruning.ovit import OViT
+from ovit_deploy.pruning.ranks import Ranks
 from ovit_deploy.pruning.rigl import SparseStart
 from ovit_deploy.pruning.sparsegpt import SparseGPT
 from ovit_deploy.pruning.spread import Spread
@@ -69,13 +73,16 @@ __all__ = [
     "OBC",
     "Calibration",
     "FastOViT",
+    "FisherAverage",
     "GlobalMagnitude",
     "GradientWeight",
+    "Loss",
     "Masks",
     "Method",
     "Movement",
     "OViT",
     "Pruned",
+    "Ranks",
     "Report",
     "SparseGPT",
     "SparseStart",

@@ -146,9 +146,11 @@ def smallest(keys: Mapping[str, Tensor], num_removed: int) -> Counts:
     """Steps with the ``num_removed`` smallest keys, counted per block. Keys never fall along a block."""
     if num_removed == 0:  # or no layers
         return {name: torch.zeros(len(keys_KB), dtype=torch.int64) for name, keys_KB in keys.items()}
-    flat = torch.cat([keys_KB.flatten() for keys_KB in keys.values()])
-    threshold = flat.kthvalue(num_removed).values
-    missing = num_removed - int((flat < threshold).sum())
+    flat = torch.cat([keys_KB.flatten() for keys_KB in keys.values()]).cpu().numpy()
+    flat.partition(num_removed - 1)  # in place: these are 8 bytes for every weight of the model
+    threshold = float(flat[num_removed - 1])
+    missing = num_removed - int((flat[: num_removed - 1] < threshold).sum())
+    del flat
     counts: Counts = {}
     for name, keys_KB in keys.items():
         equal_K = (keys_KB == threshold).sum(dim=1)
@@ -165,8 +167,8 @@ def hull(steps: Mapping[str, Tensor], num_removed: int) -> Counts:
 
     slopes = {name: hull_slopes(steps_KB) for name, steps_KB in steps.items()}
     counts = smallest(slopes, num_removed)
-    for name, slopes_KB in slopes.items():
-        counts[name] = last_corner(slopes_KB, counts[name])
+    for name in steps:
+        counts[name] = last_corner(slopes.pop(name), counts[name])
     missing = num_removed - sum(int(counts_K.sum()) for counts_K in counts.values())
     rest = {name: marginals_after(steps_KB, counts[name]) for name, steps_KB in steps.items()}
     return {name: counts[name] + more_K for name, more_K in smallest(rest, missing).items()}

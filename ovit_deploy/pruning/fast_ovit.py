@@ -24,14 +24,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.column_sweep import Swept, prune_columns
-from ovit_deploy.pruning.fisher import Span, block_size_for, gradient_pieces, take, too_few
-from ovit_deploy.pruning.gradients import SampleGradients, check_against_autograd, sample_gradients
+from ovit_deploy.pruning.fisher import Span, block_size_for, gradient_pieces
+from ovit_deploy.pruning.gradients import SampleGradients
 from ovit_deploy.pruning.hessian import damped
 from ovit_deploy.pruning.layerwise import check_settings, layer_zeros, to_masks
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import Pattern
+from ovit_deploy.pruning.samples import batch_gradients, mean_over_images, share
+from ovit_deploy.pruning.second_order import check_gradients, required
 from ovit_deploy.pruning.spread import FREE, LayerRule, Spread
 from ovit_deploy.pruning.tiles import from_tiles
 
@@ -77,19 +78,15 @@ class FastOViT:
     ) -> Pruned:
         """See :class:`ovit_deploy.pruning.method.Method`."""
         report = report or (lambda text: None)
-        if calibration is None:
-            raise PruningError("FastOViT needs calibration images", "give a calibration stream, or prune by magnitude")
+        calibration = required(calibration, "FastOViT", self.num_grads)
         weights, pattern, zeros = layer_zeros(self, model, masks, sparsity, calibration)
         blocks = {name: block_size_for(mask.numel(), self.block_size, pattern.group) for name, mask in masks.items()}
-        if calibration.num_samples < self.num_grads:
-            raise too_few(calibration.num_samples, self.num_grads)
         start = time.perf_counter()
         by_name = {
             name: Span(name, 0, masks[name].numel() // block, block, pattern.tile) for name, block in blocks.items()
         }
         report(f"shared Fisher matrices: {self.num_grads} gradients of {len(by_name)} weights")
-        images, labels = next(take(calibration.batches(), min(2, self.num_grads)))
-        check_against_autograd(model, masks, images, labels)
+        check_gradients(model, masks, calibration, self.num_grads)
         fishers, mean_loss = shared_fishers(model, list(by_name.values()), calibration, self.num_grads)
         report(f"sweeping {len(by_name)} weights")
         swept = {
@@ -141,7 +138,9 @@ def shared_fishers(
             sums[name].add_(flat.T @ flat)
 
     total_loss = 0.0
-    for images, labels in take(calibration.batches(), num_grads):
-        total_loss += sample_gradients(model, by_name, images, labels, consume=consume)
+    for first, images, labels in share(calibration, num_grads):
+        total_loss += batch_gradients(model, by_name, images, labels, calibration, first, consume)
+    for total in sums.values():
+        calibration.ranks.reduce(total)
     fishers = {name: total.div_(num_grads * len(by_name[name])) for name, total in sums.items()}
-    return fishers, total_loss / num_grads
+    return fishers, mean_over_images(model, calibration, total_loss, num_grads)

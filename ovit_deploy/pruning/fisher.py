@@ -7,21 +7,27 @@ A weight is flattened row-major and cut into blocks of B consecutive weights. Wi
 accumulated by batched matrix products, a batch of samples at a time. Gradients at pruned weights are masked: their
 rows and columns of F_b are ``damping I``, and F_b^-1 is the inverse over the active weights only.
 
-Shape suffixes: N samples, K Fisher blocks, B weights in a block, R rows of a weight seen as a matrix, I its columns.
+Shape suffixes: N samples, K Fisher blocks, B weights in a block, P kept weights of it, R rows of a weight seen as a
+matrix, I its columns.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.gradients import SampleGradients, sample_gradients
+from ovit_deploy.pruning.average import FisherAverage
+from ovit_deploy.pruning.damping import Damping, damp, fourth_powers, sampling_error
+from ovit_deploy.pruning.gradients import SampleGradients
 from ovit_deploy.pruning.method import Calibration, Masks
+from ovit_deploy.pruning.samples import batch_gradients, mean_over_images, share
 from ovit_deploy.pruning.tiles import Tile, positions
 
 JITTERS = [10.0**exponent for exponent in range(-12, 1)]
+# Gradients in larger chunks are fresh pages each time, in smaller ones their factors are read too often.
+CHUNK_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ def fishers(
     num_grads: int,
     damping: float,
     work_bytes: int,
+    damping_kind: Damping = "absolute",
+    average: FisherAverage | None = None,
 ) -> Fishers:
     """Fisher blocks of ``spans`` in one pass over the calibration samples.
 
@@ -104,16 +112,39 @@ def fishers(
         num_grads: m, the samples used.
         damping: Added to the diagonal.
         work_bytes: Per-sample gradients are formed in chunks of about this size.
+        damping_kind: What ``damping`` is a multiple of: damping.py.
+        average: Takes the new Fisher matrices in; what is damped and given back is the average.
     """
+    if average is not None:
+        check_whole(spans, masks)
     blocks = {span: empty_blocks(model, span, span.block_size) for span in spans}
 
-    def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
-        blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB)
+    fourth = {span: torch.zeros(len(span), dtype=torch.float64, device=blocks[span].device) for span in spans}
 
-    mean_loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
-    for fisher_KBB in blocks.values():
-        fisher_KBB.div_(num_grads).diagonal(dim1=1, dim2=2).add_(damping)
-    return Fishers(blocks, mean_loss)
+    def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
+        blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB, alpha=1 / num_grads)
+        if damping_kind == "robust":
+            fourth[span][part] += fourth_powers(gradient_KNB)
+
+    loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
+    for span, fisher_KBB in blocks.items():
+        calibration.ranks.reduce(fisher_KBB)
+        calibration.ranks.reduce(fourth[span])
+        active_KB = span.cut(masks[span.name])
+        error_K = sampling_error(fisher_KBB, fourth[span], num_grads) if damping_kind == "robust" else fourth[span]
+        if average is not None:
+            average.update(span.name, fisher_KBB, active_KB)
+        damp(fisher_KBB, active_KB, damping, damping_kind, error_K)
+    return Fishers(blocks, loss)
+
+
+def check_whole(spans: Sequence[Span], masks: Masks) -> None:
+    """An average is that of whole weights, each taken once a pruning."""
+    if sum(len(span) * span.block_size for span in spans) < sum(mask.numel() for mask in masks.values()):
+        raise PruningError(
+            "the Fisher blocks do not fit in the memory budget all at once, beside their moving average",
+            "raise the memory budget, take smaller blocks, or set fisher_ema to 0",
+        )
 
 
 def empty_blocks(model: nn.Module, span: Span, num_rows: int) -> Tensor:
@@ -148,40 +179,17 @@ def each_gradient(
     by_name: dict[str, list[Span]] = {}
     for span in spans:
         by_name.setdefault(span.name, []).append(span)
-    seen, total_loss = 0, 0.0
+    seen = 0
 
     def arrived(name: str, gradients: SampleGradients) -> None:
         for span in by_name[name]:
             for piece, gradient_KNB in block_gradients(span, gradients, masks[name], work_bytes):
                 consume(span, slice(piece.start - span.start, piece.stop - span.start), seen, gradient_KNB)
 
-    for images, labels in take(calibration.batches(), num_grads):
-        total_loss += sample_gradients(model, by_name, images, labels, consume=arrived)
-        seen += len(images)
-    return total_loss / num_grads
-
-
-def take(batches: Iterable[tuple[Tensor, Tensor]], num_samples: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches up to exactly ``num_samples`` samples.
-
-    Raises:
-        PruningError: The stream ends before.
-    """
-    missing = num_samples
-    for images, labels in batches:
-        yield images[:missing], labels[:missing]
-        missing -= min(missing, len(images))
-        if missing == 0:
-            return
-    raise too_few(num_samples - missing, num_samples)
-
-
-def too_few(num_samples: int, num_grads: int) -> PruningError:
-    """The error of a calibration set that is too small."""
-    return PruningError(
-        f"{num_grads} gradients are wanted, but calibration has only {num_samples} samples",
-        f"set num_grads to {num_samples}, or give more samples",
-    )
+    total_loss = 0.0
+    for seen, images, labels in share(calibration, num_grads):
+        total_loss += batch_gradients(model, by_name, images, labels, calibration, seen, arrived)
+    return mean_over_images(model, calibration, total_loss, num_grads)
 
 
 def block_gradients(
@@ -189,7 +197,7 @@ def block_gradients(
 ) -> Iterator[tuple[Span, Tensor]]:
     """The masked gradients of one batch [K, N, B], a piece of the span at a time."""
     for piece, gradient_KNB in gradient_pieces(span, gradients, work_bytes):
-        yield piece, gradient_KNB * piece.cut(mask).to(gradient_KNB.device)[:, None, :]
+        yield piece, gradient_KNB.mul_(piece.cut(mask).to(gradient_KNB.device)[:, None, :])
 
 
 def gradient_pieces(span: Span, gradients: SampleGradients, work_bytes: int) -> Iterator[tuple[Span, Tensor]]:
@@ -197,7 +205,7 @@ def gradient_pieces(span: Span, gradients: SampleGradients, work_bytes: int) -> 
     block, row, rows = span.block_size, gradients.inputs_NTGI.shape[3], span.tile[0]
     band = rows * row
     num_samples, bytes_per_number = len(gradients.inputs_NTGI), gradients.inputs_NTGI.element_size()
-    chunk = max(1, work_bytes // (3 * num_samples * (block + 2 * band) * bytes_per_number))
+    chunk = max(1, min(work_bytes, CHUNK_BYTES) // (3 * num_samples * (block + 2 * band) * bytes_per_number))
     for piece in span.pieces(chunk):
         first, last = piece.start * block // band, -(-piece.stop * block // band)
         flat_N = gradients.rows(first * rows, last * rows).flatten(1)
@@ -262,15 +270,23 @@ def compensate(w_KB: Tensor, fisher_KBB: Tensor, kept_KB: Tensor) -> Tensor:
 
         u_P = w_P + F_PP^-1 F_PS w_S
 
+    Only as many rows of F_PP are factorised as the block has that keeps most; other blocks are filled up with the
+    identity.
+
     Returns:
         u in float64, exact zeros where pruned.
     """
-    fisher_KBB, w_KB = fisher_KBB.double(), w_KB.double()
+    w_KB = w_KB.double()
     gone_KB = w_KB.masked_fill(kept_KB, 0)
-    pull_KB = (fisher_KBB @ gone_KB[:, :, None]).squeeze(2).masked_fill(~kept_KB, 0)
-    factor_KBB, _ = cholesky(restrict(fisher_KBB, kept_KB))
-    change_KB = torch.cholesky_solve(pull_KB[:, :, None], factor_KBB).squeeze(2)
-    return (w_KB + change_KB).masked_fill(~kept_KB, 0)
+    most = max([1, *kept_KB.sum(dim=1).tolist()])
+    at_KP = (~kept_KB).byte().argsort(dim=1, stable=True)[:, :most]
+    inside_KP = kept_KB.gather(1, at_KP)
+    blocks_K = torch.arange(len(w_KB), device=w_KB.device)[:, None]
+    rows_KPB = fisher_KBB[blocks_K, at_KP].double()
+    pull_KP = (rows_KPB @ gone_KB[:, :, None]).squeeze(2).masked_fill(~inside_KP, 0)
+    factor_KPP, _ = cholesky(restrict(rows_KPB.gather(2, at_KP[:, None, :].expand(-1, most, -1)), inside_KP))
+    change_KP = torch.cholesky_solve(pull_KP[:, :, None], factor_KPP).squeeze(2)
+    return w_KB.scatter_add(1, at_KP, change_KP).masked_fill(~kept_KB, 0)
 
 
 def predicted_loss(change_KB: Tensor, fisher_KBB: Tensor) -> float:

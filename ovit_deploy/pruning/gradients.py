@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning.loss import HARD, Loss
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -47,9 +48,17 @@ Consume = Callable[[str, SampleGradients], None]
 
 
 def sample_gradients(
-    model: nn.Module, names: Iterable[str], images: Tensor, labels: Tensor, *, consume: Consume
+    model: nn.Module,
+    names: Iterable[str],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    consume: Consume,
+    loss: Loss = HARD,
+    first: int = 0,
+    images_per_gradient: int = 1,
 ) -> float:
-    """Hand the per-sample gradients of the cross-entropy to ``consume``, weight by weight as the backward reaches them.
+    """Hand the per-sample gradients of the loss to ``consume``, weight by weight as the backward reaches them.
 
     Args:
         model: Left as it was found; put in eval mode meanwhile. No gradient is stored in it.
@@ -57,13 +66,17 @@ def sample_gradients(
         images: A batch, samples first.
         labels: Class indices.
         consume: Called once for each weight.
+        loss: Whose gradients.
+        first: The number of the first image in the stream, which labels that are drawn depend on.
+        images_per_gradient: n; a sample is n images that follow one another, its loss their mean. Divides the batch.
 
     Returns:
-        The sum of the samples' losses.
+        The sum of the images' losses.
 
     Raises:
         PruningError: A layer is of another kind, not used exactly once, or a loss or gradient is not finite.
     """
+    assert len(images) % images_per_gradient == 0
     layers = {name: layer_of(model, name) for name in names}
     forwards: list[str] = []
     backwards: list[str] = []
@@ -75,15 +88,15 @@ def sample_gradients(
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
         for name, layer in layers.items():
-            watch = partial(watch_layer, name, len(images), forwards, taken)
+            watch = partial(watch_layer, name, len(images) // images_per_gradient, forwards, taken)
             stack.callback(layer.register_forward_hook(watch).remove)
-        loss = summed_loss(model, images, labels)
+        total = loss.summed(model, images, labels, first)
         check_used_once(layers, forwards)
-        loss.backward()
+        (total / images_per_gradient).backward()
     for name in layers:
         if name not in backwards:
             raise PruningError(f"the loss does not depend on {name}", "leave it out of the targets")
-    return float(loss.detach())
+    return float(total.detach())
 
 
 def layer_of(model: nn.Module, name: str) -> Layer:
@@ -124,22 +137,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
-def summed_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with hard labels, summed over the batch."""
-    if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise PruningError("calibration labels must be class indices", "switch mixup and label smoothing off")
-    device = next(model.parameters()).device
-    loss = functional.cross_entropy(model(images.to(device)), labels.to(device), reduction="sum")
-    if not bool(loss.isfinite()):
-        raise PruningError(
-            f"the calibration loss is not finite ({float(loss.detach())})",
-            "check the checkpoint, and that images are normalised as the model expects",
-        )
-    if not loss.requires_grad:
-        raise PruningError("the loss depends on none of the targets", "check the targets of the recipe")
-    return loss
-
-
 def watch_layer(
     name: str,
     num_samples: int,
@@ -168,7 +165,11 @@ def watch_layer(
 
 
 def factors(layer: Layer, inputs: Tensor, deltas: Tensor, num_samples: int) -> SampleGradients:
-    """Inputs and deltas as [N, T, G, features], samples first."""
+    """Inputs and deltas as [N, T, G, features], samples first, as precise as the weights.
+
+    The images of a sample stand behind one another among its tokens.
+    """
+    inputs, deltas = (tensor.to(layer.weight.dtype) for tensor in (inputs, deltas))
     inputs_TGI = tokens(layer, inputs)
     groups = inputs_TGI.shape[1]
     if isinstance(layer, nn.Conv2d):
@@ -210,7 +211,7 @@ def check_against_autograd(model: nn.Module, names: Iterable[str], images: Tenso
     parameters = dict(model.named_parameters())
     with frozen(model):
         weights = [parameters[name].requires_grad_() for name in names]
-        loss = summed_loss(model, images[:1], labels[:1])
+        loss = HARD.summed(model, images[:1], labels[:1])
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     expected = dict(zip(names, gradients, strict=True))
 

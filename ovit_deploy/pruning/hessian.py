@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.fisher import take
 from ovit_deploy.pruning.gradients import Layer, frozen, layer_of, tokens
 from ovit_deploy.pruning.method import Calibration, Report
+from ovit_deploy.pruning.samples import take
 
 # Patches of a convolution are unfolded in pieces of about this size.
 PATCH_BYTES = 2**26

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning.loss import HARD, Loss
+from ovit_deploy.pruning.ranks import ALONE, Ranks
 
 Masks = Mapping[str, Tensor]
 Report = Callable[[str], None]
@@ -16,16 +18,32 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Calibration:
-    """The images a method may look at.
+    """The images a method may look at, and how it takes gradients of them.
 
     Args:
         batches: Opens a fresh stream of (images, labels). Methods pass over it several times, so every call must give
             the same samples: no random augmentation, no shuffling anew.
         num_samples: How many images one pass gives.
+        loss: Whose gradients are taken.
+        images_per_gradient: n; one gradient is that of the mean loss of n images that follow one another. The papers'
+            code takes batches; 1 is the per-sample gradient of their formulas.
+        ranks: The processes that share the images; each is given the whole stream.
     """
 
     batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     num_samples: int
+    loss: Loss = HARD
+    images_per_gradient: int = 1
+    ranks: Ranks = ALONE
+
+    def __post_init__(self) -> None:
+        if self.images_per_gradient < 1:
+            raise PruningError(f"images_per_gradient is {self.images_per_gradient}, but at least 1 is needed")
+
+    @property
+    def num_gradients(self) -> int:
+        """How many gradients one pass gives."""
+        return self.num_samples // self.images_per_gradient
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,12 @@ class Pruned:
     weights: dict[str, Tensor]
     predicted_loss: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def loss_before(self) -> float | None:
+        """Mean loss of the calibration samples before anything was pruned; None if the method did not meet it."""
+        first, *_ = self.details.get("pieces", [self.details])
+        return first.get("calibration_loss")
 
 
 class Method(Protocol):

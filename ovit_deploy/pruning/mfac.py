@@ -116,6 +116,8 @@ class GradientVectors:
         mean_loss = each_gradient(
             model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=keep
         )
+        for gradient_KMB in held.values():
+            calibration.ranks.reduce(gradient_KMB)
         return Fishers(held, mean_loss)
 
     def order(self, w_KB: Tensor, held_KMB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:

@@ -15,11 +15,14 @@ streaming.py strings them together within a memory budget.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Curve, Rule
+from ovit_deploy.pruning.average import FisherAverage
+from ovit_deploy.pruning.damping import Damping
 from ovit_deploy.pruning.fisher import compensate, invert
 from ovit_deploy.pruning.greedy import greedy_curve
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
@@ -45,6 +48,9 @@ class OViT:
         pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py. Blocks then hold whole groups.
         refine: Swap pruned for kept weights inside each block while that lowers the predicted loss.
         spread: Bounds and prices of layers, and settings of OWL.
+        damping_kind: What ``damping`` is a multiple of: absolute, relative or robust (damping.py).
+        spill: Folder for Fisher matrices that do not fit in the memory budget together; None takes each twice.
+        average: Moving average of Fisher matrices to take part in, where several prunings follow one another.
     """
 
     block_size: int = 192
@@ -56,6 +62,9 @@ class OViT:
     pattern: str = "unstructured"
     refine: bool = False
     spread: Spread = FREE
+    damping_kind: Damping = "absolute"
+    spill: Path | None = None
+    average: FisherAverage | None = None
 
     def __post_init__(self) -> None:
         if parse_pattern(self.pattern).whole and self.refine:
@@ -82,8 +91,9 @@ class OViT:
         self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
     ) -> Problem:
         """The model as it is now, to be taken through elimination."""
-        scheme = Greedy(parse_pattern(self.pattern).on(masks), self.refine)
-        return problem_of(self, scheme, model, masks, calibration, report)
+        pattern = parse_pattern(self.pattern).on(masks)
+        scheme = Greedy(pattern, self.refine, damping_kind=self.damping_kind, average=self.average)
+        return problem_of(self, scheme, model, masks, calibration, report, self.spill)
 
 
 @dataclass(frozen=True)

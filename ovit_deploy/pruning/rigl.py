@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.gradients import frozen, summed_loss
+from ovit_deploy.pruning.gradients import frozen
+from ovit_deploy.pruning.loss import HARD
 from ovit_deploy.pruning.magnitude import pruned_to, without_smallest
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, num_zeros, target_weights
 from ovit_deploy.pruning.shares import Line, erk_shares, on_lines, uniform_shares
@@ -126,7 +127,7 @@ def loss_gradients(model: nn.Module, names: Iterable[str], calibration: Calibrat
         for parameter in parameters.values():
             parameter.requires_grad_()
         for images, labels in calibration.batches():
-            found = torch.autograd.grad(summed_loss(model, images, labels), list(parameters.values()))
+            found = torch.autograd.grad(HARD.summed(model, images, labels), list(parameters.values()))
             for total, gradient in zip(totals.values(), found, strict=True):
                 total += gradient / calibration.num_samples
     return totals

@@ -6,12 +6,14 @@ Shape suffixes: K blocks, B weights in a block, X rows of what is held of a bloc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from ovit_deploy.pruning.allocation import Curve
+from ovit_deploy.pruning.average import FisherAverage
+from ovit_deploy.pruning.damping import Damping
 from ovit_deploy.pruning.fisher import Fishers, Span, fishers, predicted_loss
 from ovit_deploy.pruning.method import Calibration, Masks
 from ovit_deploy.pruning.patterns import UNSTRUCTURED, Pattern
@@ -71,10 +73,13 @@ class FisherScheme:
     """What schemes have in common that hold Fisher matrices: X is B."""
 
     pattern: Pattern = UNSTRUCTURED
+    _: KW_ONLY
+    damping_kind: Damping = "absolute"
+    average: FisherAverage | None = None
 
     def num_rows(self, block_size: int, num_grads: int) -> int:
-        """See :class:`Scheme`."""
-        return block_size
+        """See :class:`Scheme`; an average is as large as what is held."""
+        return block_size if self.average is None else 2 * block_size
 
     def work_bytes(self, block_size: int, num_grads: int) -> int:
         """See :class:`Scheme`."""
@@ -92,7 +97,17 @@ class FisherScheme:
         work_bytes: int,
     ) -> Fishers:
         """See :class:`Scheme`."""
-        return fishers(model, spans, masks, calibration, num_grads=num_grads, damping=damping, work_bytes=work_bytes)
+        return fishers(
+            model,
+            spans,
+            masks,
+            calibration,
+            num_grads=num_grads,
+            damping=damping,
+            work_bytes=work_bytes,
+            damping_kind=self.damping_kind,
+            average=self.average,
+        )
 
     def settle(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`Scheme`; the order decides."""

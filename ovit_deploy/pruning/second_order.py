@@ -7,6 +7,7 @@ before has left.
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, get_args
 
 import psutil
@@ -14,13 +15,14 @@ from torch import nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Rule, allocate
-from ovit_deploy.pruning.fisher import take, too_few
+from ovit_deploy.pruning.damping import check_damping
 from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, write
 from ovit_deploy.pruning.patterns import parse_pattern
+from ovit_deploy.pruning.samples import take, too_few
 from ovit_deploy.pruning.scheme import Scheme
 from ovit_deploy.pruning.spread import Spread
-from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all
+from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all, held_bytes
 from ovit_deploy.pruning.tiles import from_tiles
 
 
@@ -75,6 +77,7 @@ def check_settings(settings: Settings) -> None:
     if not (math.isfinite(settings.damping) and settings.damping >= 0):
         raise PruningError(f"damping is {settings.damping}, which is not a number of at least 0")
     check_rule(settings)
+    check_damping(getattr(settings, "damping_kind", "absolute"))
 
 
 def check_rule(settings: Allocated) -> None:
@@ -89,8 +92,8 @@ def required(calibration: Calibration | None, method: str, num_grads: int) -> Ca
     """Calibration images, of which there are enough."""
     if calibration is None:
         raise PruningError(f"{method} needs calibration images", "give a calibration stream, or prune by magnitude")
-    if calibration.num_samples < num_grads:
-        raise too_few(calibration.num_samples, num_grads)
+    if calibration.num_gradients < num_grads:
+        raise too_few(calibration.num_samples, num_grads, calibration.images_per_gradient)
     return calibration
 
 
@@ -101,6 +104,7 @@ def problem_of(
     masks: Masks,
     calibration: Calibration,
     report: Report | None = None,
+    spill: Path | None = None,
 ) -> Problem:
     """The model as it is now, to be taken through elimination."""
     budget = settings.memory_budget
@@ -115,6 +119,7 @@ def problem_of(
         report=report or (lambda text: None),
         scheme=scheme,
         spread=settings.spread,
+        spill=spill,
     )
 
 
@@ -177,16 +182,15 @@ def settle(problem: Problem, solution: Solution, zeros: int, rule: Rule) -> Prun
 
 def details(problem: Problem, solution: Solution, settled: Settled, seconds: float) -> dict[str, Any]:
     """What the run's record keeps of one piece."""
-    spans = [span for group in solution.groups for span in group]
-    rows = {span: problem.scheme.num_rows(span.block_size, problem.num_grads) for span in spans}
     return {
         "num_gradients": problem.num_grads,
         "calibration_loss": solution.mean_loss,
         "jitter": {name: jitter for name, jitter in solution.jitter.items() if jitter > 0},
         "swaps": settled.swaps,
         "groups": len(solution.groups),
-        "passes": 1 if solution.fishers else 2 * len(solution.groups),
-        "fisher_bytes": sum(4 * len(span) * rows[span] * span.block_size for span in spans),
+        "passes": solution.passes,
+        "fisher_bytes": held_bytes(problem, solution.groups),
+        "spilled_bytes": solution.spilled.num_bytes if solution.spilled else 0,
         "memory_budget": problem.memory_budget,
         "seconds": seconds,
     }

@@ -3,8 +3,9 @@
 Fisher blocks take 4 d B bytes for d weights. What does not fit is done in groups of blocks, each in a pass of its own
 over the calibration samples (blocks are independent, so a group may end inside a layer). Of a group only ranks and
 marginals are kept, 8 bytes a weight, and allocation needs those of all groups; so the Fisher blocks are taken again, a
-group at a time, to compensate weights: 2 G passes for one sparsity with G groups. Where one group is enough, its Fisher
-blocks are kept and one pass serves every sparsity.
+group at a time, to compensate weights: 2 G passes for one sparsity with G groups. Where a folder is given to spill to,
+they are read from there instead: G passes for every sparsity. Where one group is enough, its Fisher blocks are kept and
+one pass serves every sparsity.
 
 Not counted in the budget: the model and the activations of one batch, as in training.
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from ovit_deploy.pruning.allocation import Counts, Curve
 from ovit_deploy.pruning.fisher import Fishers, Span, block_size_for
 from ovit_deploy.pruning.method import Calibration, Masks, Report, target_weights
 from ovit_deploy.pruning.scheme import Scheme
+from ovit_deploy.pruning.spill import Spilled
 from ovit_deploy.pruning.spread import FREE, Spread
 
 # One part in WORK_SHARE of the budget is for work: float64 copies of a few blocks, and gradients in the making.
@@ -48,6 +51,7 @@ class Problem:
         report: Told what goes on.
         scheme: What is held of a block, and the order and update that follow from it.
         spread: Bounds and prices of layers.
+        spill: Folder for Fisher blocks that do not fit in the budget together; None takes them twice.
     """
 
     model: nn.Module
@@ -60,6 +64,7 @@ class Problem:
     report: Report
     scheme: Scheme
     spread: Spread = FREE
+    spill: Path | None = None
 
     @property
     def work_bytes(self) -> int:
@@ -81,6 +86,7 @@ class Solution:
         groups: The spans that were done together.
         mean_loss: Of the calibration samples.
         fishers: The Fisher blocks, if one group was enough.
+        spilled: The Fisher blocks on disk, if there are several groups and a folder for them.
     """
 
     curves: dict[str, Curve]
@@ -88,6 +94,12 @@ class Solution:
     groups: list[list[Span]]
     mean_loss: float
     fishers: Fishers | None
+    spilled: Spilled | None = None
+
+    @property
+    def passes(self) -> int:
+        """Passes over the calibration samples that one sparsity takes."""
+        return len(self.groups) if self.fishers or self.spilled else 2 * len(self.groups)
 
 
 def eliminate_all(problem: Problem) -> Solution:
@@ -101,13 +113,16 @@ def eliminate_all(problem: Problem) -> Solution:
     curves = {name: empty_curve(problem, weight) for name, weight in weights.items()}
     jitter = dict.fromkeys(weights, 0.0)
     mean_loss, kept = math.nan, None
+    spilled = None if problem.spill is None or len(groups) == 1 else Spilled(problem.spill, held_bytes(problem, groups))
     for number, group in enumerate(groups, start=1):
         found = group_fishers(problem, group, f"Fisher blocks, group {number} of {len(groups)}", mean_loss)
         mean_loss = found.mean_loss
         eliminate_group(problem, found, weights, curves, jitter)
         kept = found if len(groups) == 1 else None
+        if spilled is not None:
+            spilled.put(found)
         del found  # before those of the next group are made: the budget holds one group
-    return Solution(curves, jitter, groups, mean_loss, kept)
+    return Solution(curves, jitter, groups, mean_loss, kept, spilled)
 
 
 def eliminate_group(
@@ -147,12 +162,20 @@ def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> Sett
     ordered = {name: kept_KB.clone() for name, kept_KB in kept.items()}
     loss = 0.0
     for number, group in enumerate(solution.groups, start=1):
-        text = f"Fisher blocks again, group {number} of {len(solution.groups)}"
-        found = solution.fishers or group_fishers(problem, group, text, solution.mean_loss)
+        found = solution.fishers or fishers_again(problem, solution, group, number)
         loss += compensate_group(problem, found, weights, kept)
         del found  # before those of the next group are made
     swaps = sum(int((kept[name] & ~ordered[name]).sum()) for name in kept)
     return Settled(weights, kept, loss, swaps)
+
+
+def fishers_again(problem: Problem, solution: Solution, group: list[Span], number: int) -> Fishers:
+    """The Fisher blocks of a group, from disk or in another pass."""
+    if solution.spilled is not None:
+        like = problem.model.get_parameter(group[0].name)
+        return solution.spilled.get(group, solution.mean_loss, like)
+    text = f"Fisher blocks again, group {number} of {len(solution.groups)}"
+    return group_fishers(problem, group, text, solution.mean_loss)
 
 
 def compensate_group(problem: Problem, found: Fishers, weights: dict[str, Tensor], kept: dict[str, Tensor]) -> float:
@@ -196,6 +219,18 @@ def plan(problem: Problem) -> list[list[Span]]:
             start += fitting
             room -= fitting * bytes_per_block
     return groups
+
+
+def held_bytes(problem: Problem, groups: list[list[Span]]) -> int:
+    """Bytes of what is held of all blocks."""
+    return sum(
+        len(span)
+        * problem.scheme.num_rows(span.block_size, problem.num_grads)
+        * span.block_size
+        * problem.model.get_parameter(span.name).element_size()
+        for group in groups
+        for span in group
+    )
 
 
 def group_fishers(problem: Problem, group: list[Span], text: str, expected_loss: float) -> Fishers:

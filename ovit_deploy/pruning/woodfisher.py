@@ -20,11 +20,13 @@ Shape suffixes: K Fisher blocks, B weights in a block, G units of S weights that
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ovit_deploy.pruning.allocation import Curve, Rule
+from ovit_deploy.pruning.damping import Damping
 from ovit_deploy.pruning.fisher import cholesky, invert
 from ovit_deploy.pruning.greedy import staying_last
 from ovit_deploy.pruning.layerwise import smallest_of_rows
@@ -48,6 +50,8 @@ class WoodFisher:
         pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py. Blocks then hold whole groups.
         allocation: How removals are spread over blocks: a rule of allocation.py.
         spread: Bounds and prices of layers, and settings of OWL.
+        damping_kind: What ``damping`` is a multiple of: absolute, relative or robust (damping.py).
+        spill: Folder for Fisher matrices that do not fit in the memory budget together; None takes each twice.
     """
 
     block_size: int = 192
@@ -57,6 +61,8 @@ class WoodFisher:
     pattern: str = "unstructured"
     allocation: Rule = "marginal"
     spread: Spread = FREE
+    damping_kind: Damping = "absolute"
+    spill: Path | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -78,7 +84,8 @@ class WoodFisher:
         self, model: nn.Module, masks: Masks, calibration: Calibration, report: Report | None = None
     ) -> Problem:
         """The model as it is now, to be taken through elimination."""
-        return problem_of(self, JudgedOnce(parse_pattern(self.pattern).on(masks)), model, masks, calibration, report)
+        scheme = JudgedOnce(parse_pattern(self.pattern).on(masks), damping_kind=self.damping_kind)
+        return problem_of(self, scheme, model, masks, calibration, report, self.spill)
 
 
 @dataclass(frozen=True)

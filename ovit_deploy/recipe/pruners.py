@@ -140,9 +140,14 @@ class GlobalMagnitudePruningModifier(SpreadingModifier):
 
 
 class GradientPruningModifier(SpreadingModifier):
-    """A pruner that takes the gradients of ``num_grads`` training images."""
+    """A pruner that takes ``num_grads`` gradients of training images."""
 
     num_grads: int = Field(4096, ge=1)
+    images_per_gradient: int = Field(1, ge=1, description="a gradient is that of the mean loss of so many images")
+    labels: Literal["hard", "sampled", "teacher"] = Field(
+        "hard", description="the data's, drawn from the model's own softmax, or the dense model's softmax"
+    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the products that make gradients")
     allocation: Rule = "marginal"
 
     @property
@@ -152,11 +157,28 @@ class GradientPruningModifier(SpreadingModifier):
 
     @property
     def num_images(self) -> int:
-        """One image a gradient, or what allocation looks at."""
-        return max(self.num_grads, super().num_images)
+        """All images of all gradients, or what allocation looks at."""
+        return max(self.num_grads * self.images_per_gradient, super().num_images)
 
 
-class OViTPruningModifier(GradientPruningModifier):
+class FisherPruningModifier(GradientPruningModifier):
+    """A pruner with a Fisher matrix of each block of weights, ``damp`` on its diagonal."""
+
+    damp: float = Field(1e-8, ge=0)
+    damping: Literal["absolute", "relative", "robust"] = Field(
+        "absolute",
+        description="what damp is a multiple of: 1, a block's mean diagonal, or the noise of its gradients",
+    )
+    spill: bool = Field(False, description="what the memory budget does not hold goes to disk instead of being redone")
+
+    @model_validator(mode="after")
+    def _damps_in_its_own_unit(self) -> "FisherPruningModifier":
+        if self.damping != "absolute" and "damp" not in self.model_fields_set:
+            raise ValueError(f"damping: {self.damping} needs a damp of its own, such as damp: 0.01")
+        return self
+
+
+class OViTPruningModifier(FisherPruningModifier):
     """oViT (arXiv 2210.09223): block Fisher, greedy joint elimination, exact global budget."""
 
     fisher_block_size: int = Field(192, ge=1)
@@ -165,6 +187,7 @@ class OViTPruningModifier(GradientPruningModifier):
     recomputation_inter_func: Literal["linear"] = "linear"
     allocation: Rule = "hull"
     refine: bool = Field(False, description="swap weights inside each block afterwards, while it lowers the loss")
+    fisher_ema: float = Field(0.0, ge=0, lt=1, description="weight of the Fisher matrices of the prunings before")
     global_sparsity: Literal[True] = True
 
 
@@ -177,7 +200,7 @@ class CAPruningModifier(OViTPruningModifier):
     allocation: Rule = "cumulative"
 
 
-class OBSPruningModifier(GradientPruningModifier):
+class OBSPruningModifier(FisherPruningModifier):
     """WoodFisher, oBERT (arXiv 2004.14340, 2203.07259): each weight judged once, summed single-weight updates."""
 
     num_grads: int = Field(1024, ge=1)

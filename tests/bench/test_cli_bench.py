@@ -75,3 +75,33 @@ def test_the_pruner_suite_is_measured(capsys: pytest.CaptureFixture[str]) -> Non
     assert run("--suite", "small.yaml") == 0
     assert "batched torch" in capsys.readouterr().out
     assert json.loads(Path("pruner.json").read_text())["summary"]["same_order"] > 0.99
+
+
+STEP = """
+block_size: 32
+step:
+  model: vit_tiny_patch16_224
+  model_kwargs: {img_size: 16, patch_size: 8, embed_dim: 32, depth: 2, num_heads: 2, num_classes: 10}
+  num_grads: 20
+  damping: 1.0e-4
+  threads: 1
+"""
+
+
+@pytest.mark.slow
+def test_the_whole_pruning_step_is_measured_against_its_plain_form(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.yaml").write_text(f"kind: pruner\nblocks: 4\nrepeats: 2{STEP}")
+    assert run("--suite", "small.yaml") == 0
+    assert "the whole pruning step" in capsys.readouterr().out
+    step = json.loads(Path("pruner.json").read_text())["step"]
+    assert step["summary"]["same_fate"] > 0.99
+    assert [row["outcome"]["num_layers"] for row in step["rows"]] == [8, 8]
+
+
+@pytest.mark.slow
+def test_a_memory_budget_that_does_not_hold_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("small.yaml").write_text(f"kind: pruner_memory\nbudgets_gb: [0.0005, 1]{STEP}")
+    assert run("--suite", "small.yaml") == 1
+    shown = capsys.readouterr()
+    assert "budget GB" in shown.out
+    assert "the budgets of 0.0005 GB did not hold" in shown.err

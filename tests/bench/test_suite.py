@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ovit_deploy.bench.suite import LatencySuite, PrunerSuite, load_suite, override
+from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite, load_suite, override
 from ovit_deploy.errors import OvitError
 
 
@@ -11,6 +11,10 @@ def test_the_shipped_suites_are_read() -> None:
     pruner = load_suite("pruner")
     assert isinstance(pruner, PrunerSuite)
     assert (pruner.blocks, pruner.block_size) == (2304, 192)
+    assert pruner.step and (pruner.step.model, pruner.step.num_grads) == ("deit_tiny_patch16_224", 256)
+    memory = load_suite("pruner_memory")
+    assert isinstance(memory, PrunerMemorySuite)
+    assert memory.budgets_gb == (1, 2, 6)
 
 
 @pytest.mark.parametrize(
@@ -19,9 +23,10 @@ def test_the_shipped_suites_are_read() -> None:
         ("kind: latency\nengine: [onnxruntime]\n", "s.yaml:2:1: LatencySuite has no key engine, did you mean engines?"),
         ("kind: latency\nengines: [tensorflow]\n", "s.yaml:2:11: engines.0: no engine 'tensorflow'"),
         ("kind: latency\nthreads: [0]\n", "s.yaml:2:11: threads.0: Input should be greater than 0, not 0"),
-        ("kind: speed\n", "s.yaml:1:1: kind must be latency or pruner, not 'speed'"),
+        ("kind: speed\n", "s.yaml:1:1: kind must be latency or pruner or pruner_memory, not 'speed'"),
         ("- latency\n", "kind must be latency or pruner"),
         ("kind: pruner\nblocks: 4\n", "block_size: Field required"),
+        ("kind: pruner_memory\nbudgets_gb: [1]\nstep: {layers: all}\n", "step.model: Field required"),
         ("kind: [\n", "s.yaml:2"),
         ("kind: latency\nengines: []\n", "engines: give at least one"),
     ],

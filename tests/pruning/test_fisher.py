@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.pruning.fisher import Span, block_size_for, compensate, fishers, invert, predicted_loss, take
+from ovit_deploy.pruning.fisher import Span, block_size_for, compensate, fishers, invert, predicted_loss
+from ovit_deploy.pruning.samples import take
 
 DAMPING = 1e-4
 
