@@ -23,7 +23,7 @@ from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
-from ovit_deploy.errors import OvitError, RunInterrupted
+from ovit_deploy.errors import OvitError, InterruptedRunError
 
 app = App(
     name="ovit-deploy",
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(2)
-    except RunInterrupted as error:
+    except InterruptedRunError as error:
         render.error(error.message, f"go on with {error.hint}")
         sys.exit(128 + error.signal)
     except OvitError as error:

@@ -9,6 +9,7 @@ on the same kind of processor with the same number of threads.
 import difflib
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,11 +45,14 @@ class Start:
     recipe: dict[str, Any]
     choice: dict[str, Any]
     data: str | None
+    memory_budget: int | None
     fingerprint: dict[str, Any]
     machine: dict[str, Any]
 
     @classmethod
-    def of(cls, recipe: Recipe, choice: Choice, data: ImageData, model: nn.Module) -> "Start":
+    def of(
+        cls, recipe: Recipe, choice: Choice, data: ImageData, model: nn.Module, memory_budget: int | None
+    ) -> "Start":
         """For a model with its starting weights."""
         written = {"text": recipe.text, "source": recipe.source, "overrides": recipe.overrides}
         weights = None if choice.weights is None else str(choice.weights)
@@ -60,7 +64,7 @@ class Start:
             "versions": versions(),
         }
         machine = {"threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine()}
-        return cls(written, named, data.source, json.loads(json.dumps(fingerprint)), machine)
+        return cls(written, named, data.source, memory_budget, json.loads(json.dumps(fingerprint)), machine)
 
     @classmethod
     def read(cls, folder: Path) -> "Start":
@@ -75,7 +79,8 @@ class Start:
             raise RunError(f"{folder}: nothing to resume ({error})", "check the name; runs/ shows them") from error
 
     def write(self, folder: Path) -> None:
-        """Keep it."""
+        """Keep it, in a new folder."""
+        folder.mkdir()
         checkpoint.write(folder / _FILE, json.dumps(asdict(self), indent=2))
 
     def recipe_again(self) -> Recipe:
@@ -88,8 +93,8 @@ class Start:
         weights = self.choice["weights"]
         return Choice(spec, None if weights is None else Path(weights), self.choice["pretrained"])
 
-    def check(self, other: "Start") -> None:
-        """Refuse to go on with ``other`` if it is something else.
+    def check(self, other: "Start", report: Callable[[str], None]) -> None:
+        """Refuse to go on with ``other`` if it is something else; report what may change the last bits.
 
         Raises:
             RunError: it is; the message shows the difference.
@@ -101,6 +106,8 @@ class Start:
                 "\n".join(["this is not the run that was cut off:", *found[:_SHOWN], *more]),
                 "give what it was started with, or start a new run with another --name",
             )
+        for line in _differences(self.machine, other.machine):
+            report(f"{line}: the last bits of the weights may differ from those of a run that was not cut off")
 
 
 def _differences(before: Any, now: Any, place: str = "") -> list[str]:

@@ -1,9 +1,9 @@
 """The last two checkpoints of a run that goes on: the older is there until the newer is whole and on the disk.
 
-    runs/.<name>.partial/resume/
-        start.json                        what the run is of: recipe, model, data; see fingerprint.py
-        step-00000128.0.safetensors       before step 128
-        step-00000128.1.safetensors       the same, after the actions of step 128 (a pruning)
+runs/.<name>.partial/resume/
+    start.json                        what the run is of: recipe, model, data; see fingerprint.py
+    step-00000128.0.safetensors       before step 128
+    step-00000128.1.safetensors       the same, after the actions of step 128 (a pruning)
 """
 
 from collections.abc import Callable

@@ -16,6 +16,7 @@ from ovit_deploy.finetune.actions import State, redo
 from ovit_deploy.finetune.ema import WeightAverage
 from ovit_deploy.finetune.losses import StepLoss
 from ovit_deploy.finetune.tree import Tree
+from ovit_deploy.pruning import FisherAverage
 from ovit_deploy.recipe.timeline import Timeline
 
 _PLAIN = ("scores", "before", "first_sparsity", "trainable", "prunings")  # fields of State that are saved as they are
@@ -61,6 +62,7 @@ class Standing:
     def as_tree(self) -> Tree:
         """To save."""
         state, average, tally = self.state, self.average, self.tally
+        averaged = average and {"steps": average.steps, "model": dict(average.average.module.state_dict())}
         return {
             "step": self.step,
             "acted": self.acted,
@@ -68,8 +70,11 @@ class Standing:
             "model": dict(state.model.state_dict()),
             "frozen": [name for name, parameter in state.model.named_parameters() if not parameter.requires_grad],
             "optimizer": state.optimizer.state_dict(),
-            "average": None if average is None else {"steps": average.steps, "model": average.average.module.state_dict()},
+            "average": None
+            if average is None
+            else {"steps": average.steps, "model": average.average.module.state_dict()},
             "masks": state.masks,
+            "fisher": {place: [average.decay, average.blocks] for place, average in state.averages.items()},
             **{name: getattr(state, name) for name in _PLAIN},
         }
 
@@ -99,6 +104,7 @@ class Standing:
             self.average.average.module.load_state_dict(tree["average"]["model"])
         device = next(state.model.parameters()).device
         state.masks.update(_on(device, tree["masks"]))  # in place: hooks hold the mapping
+        state.averages.update({place: FisherAverage(*saved) for place, saved in _on("cpu", tree["fisher"]).items()})
         for name in _PLAIN:
             setattr(state, name, _on(device, tree[name]))
         self.tally = Tally(started=time.perf_counter() - tally.pop("seconds"), **tally)
@@ -109,6 +115,8 @@ def _on(device: Any, value: Tree) -> Tree:
     match value:
         case Tensor():
             return value.to(device)
+        case list():
+            return [_on(device, item) for item in value]
         case dict():
             return {key: _on(device, item) for key, item in value.items()}
     return value

@@ -67,7 +67,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         found.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
@@ -85,9 +85,7 @@ def _encode(value: Tree, place: str, tensors: dict[str, Tensor], known: dict[int
         case Mapping():
             if not all(type(key) in (str, int) for key in value):
                 raise RunError(f"checkpoint: a key at {place} is neither text nor a whole number")
-            return {
-                "mapping": [[key, _encode(item, f"{place}/{key}", tensors, known)] for key, item in value.items()]
-            }
+            return {"mapping": [[key, _encode(item, f"{place}/{key}", tensors, known)] for key, item in value.items()]}
     raise RunError(
         f"checkpoint: {type(value).__name__} at {place} cannot be saved", "use another optimizer, such as adamw"
     )
