@@ -23,7 +23,7 @@ from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
-from ovit_deploy.errors import OvitError, InterruptedRunError
+from ovit_deploy.errors import InterruptedRunError, OvitError
 
 app = App(
     name="ovit-deploy",

@@ -114,7 +114,7 @@ def run(
             memory_budget=memory_budget,
             report=watchers.report,
             teacher=teacher,
-            scratch=folder,
+            scratch=kept,
             methods=dict(methods or {}),
         )
         with noting_signals() if not methods else contextlib.nullcontext(Asked()) as asked:

@@ -70,9 +70,7 @@ class Standing:
             "model": dict(state.model.state_dict()),
             "frozen": [name for name, parameter in state.model.named_parameters() if not parameter.requires_grad],
             "optimizer": state.optimizer.state_dict(),
-            "average": None
-            if average is None
-            else {"steps": average.steps, "model": average.average.module.state_dict()},
+            "average": averaged,
             "masks": state.masks,
             "fisher": {place: [average.decay, average.blocks] for place, average in state.averages.items()},
             **{name: getattr(state, name) for name in _PLAIN},

@@ -1,11 +1,14 @@
 """A run that is small enough to be cut off many times, with all that training remembers in it. Torch is used in child
 processes only: they are forked from a server that has imported everything and computed nothing."""
 
+import functools
 import hashlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ SPEC = ModelSpec(
     {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2},
 )
 NAME = "cut"
-# Eight steps an epoch; prunings before steps 8, 12 and 16; drop path, mixing, distillation and an average of the weights.
+# Eight steps an epoch; prunings before steps 8, 12 and 16; drop path, mixing, distillation, an average.
 GRADUAL = """
 training: {batch_size: 8, ema_decay: 0.9, augmentation: {crop_padding: 2, mixup: 0.2, drop_path: 0.1}}
 modifiers:
@@ -126,10 +129,23 @@ def dying_in_a_write(runs: Path, number: int, recipe: str, resume: bool) -> None
 
 def in_a_process(what: Callable[..., Any], *arguments: Any) -> int:
     """The exit code of a process of its own that does it; -9 where it was killed."""
+    process = _server().Process(target=what, args=arguments)
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
+
+
+@functools.cache
+def _server() -> Any:
+    """Forks processes that have imported this module; its path is in the environment, as Python 3.11 passes on none."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["run_to_kill"])
-    process = context.Process(target=what, args=arguments)
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+    return context
