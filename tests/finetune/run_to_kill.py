@@ -129,11 +129,17 @@ def dying_in_a_write(runs: Path, number: int, recipe: str, resume: bool) -> None
 
 def in_a_process(what: Callable[..., Any], *arguments: Any) -> int:
     """The exit code of a process of its own that does it; -9 where it was killed."""
-    process = _server().Process(target=what, args=arguments)
-    process.start()
+    process = start(what, *arguments)
     process.join(300)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
+
+
+def start(what: Callable[..., Any], *arguments: Any) -> Any:
+    """A process of its own that does it."""
+    process = _server().Process(target=what, args=arguments)
+    process.start()
+    return process
 
 
 @functools.cache
