@@ -2,14 +2,18 @@
 
 The public names are imported when they are first used, so that ``import ovit_deploy`` costs nothing:
 
-    load_recipe   a recipe file, checked                       ovit_deploy.recipe
-    run           a recipe carried out on a model and images   ovit_deploy.finetune.run
+    load_recipe                a recipe file, checked                         ovit_deploy.recipe
+    run                        a recipe carried out on a model and images     ovit_deploy.finetune.run
+    ScheduledModifierManager   a recipe carried out in a loop of your own     ovit_deploy.manager
+    register_modifier          a pruner of your own as a recipe's tag         ovit_deploy.manager
 """
 
 from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "ScheduledModifierManager": "ovit_deploy.manager",
+    "register_modifier": "ovit_deploy.manager",
     "load_recipe": "ovit_deploy.recipe",
     "run": "ovit_deploy.finetune.run",
 }

@@ -31,13 +31,14 @@ _MAX_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How timm builds a model: its name and arguments, and what its classes are called."""
+    """How timm builds a model: its name and arguments, what its classes are called, and what in it is quantized."""
 
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] = ()
+    quantization: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """The spec as text."""

@@ -6,11 +6,12 @@
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ovit_deploy.catalog import PACKAGE
 from ovit_deploy.checkpoint import Header, ModelSpec, load_tensors, read_header
 from ovit_deploy.errors import ModelError
+from ovit_deploy.recipe.quantization import Quantization
 from ovit_deploy.recipe.schema import ModelSection
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def shapes(choice: Choice) -> dict[str, tuple[int, ...]]:
     if choice.weights is not None:
         header: Header = read_header(choice.weights)
         if header.spec is not None:
-            return header.shapes
+            return {name: shape for name, shape in header.shapes.items() if "_quantizer." not in name}
     import torch
 
     with torch.device("meta"):
@@ -95,6 +96,8 @@ def build(choice: Choice) -> "nn.Module":
     """
     spec = choice.spec
     model = _create(spec, pretrained=choice.pretrained)
+    if spec.quantization is not None:
+        _quantize(model, spec.quantization)
     if choice.weights is not None:
         _load(model, choice.weights, spec)
     if spec.classes and model.num_classes != len(spec.classes):
@@ -120,6 +123,14 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
         raise ModelError(f"{spec.name}: cannot be built: {_line(error)}", "check model.kwargs in the recipe") from error
     except Exception as error:  # the hub's client raises its own and its transport's errors
         raise _unreachable(spec, error) from error
+
+
+def _quantize(model: "nn.Module", quantization: dict[str, Any]) -> None:
+    """Quantizers with the ranges that the checkpoint brings."""
+    from ovit_deploy.quantization import freeze_observers, insert
+
+    insert(model, Quantization.model_validate(quantization))
+    freeze_observers(model)
 
 
 def _unreachable(spec: ModelSpec, error: Exception) -> ModelError:

@@ -110,3 +110,9 @@ def greedy_traces(w_B: Tensor, inverse_BB: Tensor) -> tuple[Tensor, Tensor]:
         active.remove(p)
         traces.append(u_B.clone())
     return loss_B, torch.stack(traces)
+
+
+def fake_quantize(x: Tensor, scale: float, zero_point: int, q_min: int, q_max: int) -> Tensor:
+    """Rounding to integers and back, by its definition, value by value in float64."""
+    integers = [min(max(round(value / scale) + zero_point, q_min), q_max) for value in x.double().flatten().tolist()]
+    return torch.tensor([(q - zero_point) * scale for q in integers], dtype=torch.float64).reshape(x.shape)

@@ -26,7 +26,7 @@ from ovit_deploy.models import Choice, ModelSpec
 from ovit_deploy.pruning import Calibration, Method, OViT
 from ovit_deploy.pruning.allocation import Rule
 from ovit_deploy.pruning.gradients import sample_gradients
-from ovit_deploy.recipe.targets import SelectorError, match
+from ovit_deploy.selectors import SelectorError, match
 
 Form = Literal["oViT", "plain"]
 

@@ -13,9 +13,23 @@ from ovit_deploy.errors import OvitError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe, load_recipe, timeline
 from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.recipe.overrides import read_overrides
 from ovit_deploy.recipe.rates import describe
-from ovit_deploy.recipe.targets import prunable, resolve
-from ovit_deploy.recipe.timeline import Dated, Densify, Distill, HoldZeros, Prune, Regrow, Score, Train, WeightDecay
+from ovit_deploy.recipe.targets import resolve
+from ovit_deploy.recipe.timeline import (
+    Dated,
+    Densify,
+    Distill,
+    Freeze,
+    HoldZeros,
+    Prune,
+    Quantize,
+    Regrow,
+    Score,
+    Train,
+    WeightDecay,
+)
+from ovit_deploy.selectors import prunable
 
 if TYPE_CHECKING:
     from ovit_deploy.cli.beginning import Beginning
@@ -30,8 +44,8 @@ def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
 
 
 def overrides(arguments: Sequence[str]) -> dict[str, str]:
-    """``key=value`` arguments as new values for a recipe's variables."""
-    return dict(_pair(argument) for argument in arguments)
+    """What ``--recipe-arg`` says, each as `read_overrides` takes it; of one name the last counts."""
+    return {name: text for argument in arguments for name, text in read_overrides(argument).items()}
 
 
 def shapes_of(model: str | None, checkpoint: Path | None) -> dict[str, tuple[int, ...]] | None:
@@ -45,13 +59,6 @@ def at_least_one(steps_per_epoch: int | None) -> None:
     """Refuse an epoch without steps."""
     if steps_per_epoch is not None and steps_per_epoch < 1:
         raise OvitError(f"--steps-per-epoch {steps_per_epoch}: not a number of steps", "give 1 or more")
-
-
-def _pair(argument: str) -> tuple[str, str]:
-    key, equals, value = argument.partition("=")
-    if not equals:
-        raise OvitError(f"--recipe-arg {argument}: not KEY=VALUE", "for example --recipe-arg num_epochs=10")
-    return key.strip(), value.strip()
 
 
 def parse_bytes(text: str | None) -> int | None:
@@ -107,6 +114,10 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
         case Train(modifier=modifier, place=place, ends=ends):
             verb = "let learn" if modifier.trainable else "freeze"
             return verb, f"{'ends for' if ends else 'of'} {len(targets[place])} tensors"
+        case Quantize(modifier=modifier):
+            return "quantize", modifier.describe()
+        case Freeze(what=what):
+            return "freeze", what
 
 
 def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:

@@ -40,7 +40,7 @@ def prune(
         name: Of the run; by default the recipe's name and the time.
         sweep: Sparsities with commas between, such as 0.5,0.75,0.9: a run for each, NAME-50 and so on, from one pass
             over the gradients. For recipes that prune once, at the start.
-        recipe_arg: KEY=VALUE for a variable of the recipe; may be given several times.
+        recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         memory_budget: What pruning may use, such as 6GB; by default half of the free memory.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline and the matched layers, and stop.

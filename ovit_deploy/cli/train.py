@@ -32,7 +32,7 @@ def train(
         pretrained: Start from timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
         name: Of the run; by default the recipe's name and the time.
-        recipe_arg: KEY=VALUE for a variable of the recipe; may be given several times.
+        recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline, and stop.
         json: Print the facts of the run as JSON.

@@ -16,7 +16,7 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration
-from ovit_deploy.recipe.targets import SelectorError, match
+from ovit_deploy.selectors import SelectorError, match
 
 # The four linear layers of every block of a vision transformer: what the paper prunes.
 TARGETS = (r"re:blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))\.weight",)

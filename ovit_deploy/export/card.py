@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
 from ovit_deploy.export.profile import Profile
 from ovit_deploy.export.to_onnx import INPUT, OUTPUT
 from ovit_deploy.export.verify import Verification
+from ovit_deploy.export.zeros import Stored, stored_weights
 
 FORMAT = 1
 
@@ -59,6 +59,7 @@ def make_card(
             "num_images": checked.num_images,
             "max_abs_difference": checked.max_abs_difference,
             "top1_agreement": checked.top1_agreement,
+            "cosine": checked.cosine,
         },
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "versions": {
@@ -70,11 +71,7 @@ def make_card(
 
 def sparsities(path: Path, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     """Fractions of zeros in the file: of each pruned weight, of them together, and of everything stored."""
-    stored = {
-        name: value.const_value.numpy()
-        for name, value in ir.load(path).graph.initializers.items()
-        if value.const_value is not None and value.const_value.dtype.is_floating_point()
-    }
+    stored = stored_weights(ir.load(path))
     return {
         "prunable": _sparsity([stored[name] for name in masks]),
         "all": _sparsity(list(stored.values())),
@@ -82,6 +79,6 @@ def sparsities(path: Path, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _sparsity(weights: list[np.ndarray]) -> float:
+def _sparsity(weights: list[Stored]) -> float:
     size = sum(weight.size for weight in weights)
-    return 1 - sum(int(np.count_nonzero(weight)) for weight in weights) / size if size else 0.0
+    return sum(weight.zeros for weight in weights) / size if size else 0.0

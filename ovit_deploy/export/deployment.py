@@ -18,11 +18,13 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor, nn
 
+from ovit_deploy.errors import ExportError
 from ovit_deploy.export.card import Facts, make_card
 from ovit_deploy.export.profile import Profile
 from ovit_deploy.export.to_onnx import INPUT, OUTPUT, frozen, to_onnx
 from ovit_deploy.export.transaction import replacing
 from ovit_deploy.export.verify import verify
+from ovit_deploy.quantization import fixed, is_quantized
 
 NUM_SAMPLES = 5
 
@@ -71,7 +73,8 @@ def export(
         ExportError: the file is not the model.
         RunError: the destination cannot be written, or holds something else.
     """
-    model, images = frozen(model), images.detach().cpu()
+    _check_precision(model, profile)
+    model, images = fixed(frozen(model)), images.detach().cpu()
     with replacing(destination, marker="model.json") as folder:
         file = folder / "model.onnx"
         progress("tracing")
@@ -86,6 +89,19 @@ def export(
         _save_samples(folder / "sample-outputs", "out", OUTPUT, checked.logits)
         size_bytes = file.stat().st_size
     return ExportReport(destination, size_bytes, card)
+
+
+def _check_precision(model: nn.Module, profile: Profile) -> None:
+    """Refuse a quantized model in a float profile, and the reverse."""
+    if is_quantized(model) and profile.precision == "float32":
+        raise ExportError(
+            f"the model is quantized, profile {profile.name} is for float32", f"--profile {profile.name}_int8"
+        )
+    if not is_quantized(model) and profile.precision == "int8":
+        raise ExportError(
+            f"profile {profile.name} is for quantized models, this one is float32",
+            "train it with !QuantizationModifier, or add --quantize int8",
+        )
 
 
 def _save_samples(folder: Path, prefix: str, name: str, values: Tensor) -> None:

@@ -31,7 +31,10 @@ class Profile(BaseModel):
         batch: ``dynamic``, or the fixed number of images a call.
         attention: ``plain`` (MatMul, Softmax, MatMul), or ``as_is`` (whatever the model uses).
         passes: names from ``ovit_deploy.export.passes.PASSES``, in order.
-        tolerance: largest absolute difference of a logit between PyTorch and ONNX Runtime.
+        precision: ``float32``, or ``int8`` for a quantized model.
+        tolerance: largest absolute difference of a logit between PyTorch and ONNX Runtime, in float32.
+        min_agreement: fraction of images that PyTorch and ONNX Runtime must give the same class to, in int8.
+        min_cosine: least cosine of their logits, averaged over images, in int8.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +46,10 @@ class Profile(BaseModel):
     batch: Literal["dynamic"] | PositiveInt = "dynamic"
     attention: Literal["plain", "as_is"] = "plain"
     passes: tuple[Annotated[str, AfterValidator(_known)], ...] = ()
+    precision: Literal["float32", "int8"] = "float32"
     tolerance: float = Field(1e-4, ge=0)
+    min_agreement: float = Field(0.995, ge=0, le=1)
+    min_cosine: float = Field(0.999, ge=-1, le=1)
 
 
 KEYS = [key for key in Profile.model_fields if key != "name"]

@@ -13,14 +13,29 @@ from ovit_deploy.errors import PruningError
 from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
-from ovit_deploy.finetune.methods import average_of, calibrated, method_of
-from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, apply
+from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
+from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.spread import warn_of_collapse
+from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
+from ovit_deploy.recipe.declaration import Compat
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.pruners import PruningModifier
-from ovit_deploy.recipe.timeline import Action, Densify, Distill, HoldZeros, Prune, Regrow, Score, Train, WeightDecay
+from ovit_deploy.recipe.quantization import Quantization
+from ovit_deploy.recipe.timeline import (
+    Action,
+    Densify,
+    Distill,
+    Freeze,
+    HoldZeros,
+    Prune,
+    Quantize,
+    Regrow,
+    Score,
+    Train,
+    WeightDecay,
+)
 
 
 class Calibrate(Protocol):
@@ -41,6 +56,7 @@ class State:
     calibration: Calibrate
     memory_budget: int | None
     report: Callable[[str], None]
+    compat: Compat | None = None
     masks: masking.Masks = field(default_factory=dict)
     distillation: DistillationModifier | None = None
     first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
@@ -52,6 +68,7 @@ class State:
     scratch: Path | None = None  # where pruning may spill to
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
+    quantization: Quantization | None = None
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -70,18 +87,37 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             state.masks.update({name: mask & state.masks.get(name, mask) for name, mask in held.items()})
         case WeightDecay():
             for group in state.optimizer.param_groups:
-                group["weight_decay"] = action.value if group["weight_decay"] > 0 else 0.0
+                everywhere = state.compat == "sparseml" or group["weight_decay"] > 0
+                group["weight_decay"] = action.value if everywhere else 0.0
         case Distill():
             state.distillation = action.modifier
         case Train():
             _train(action, state)
+        case Quantize():
+            _quantize(action, state, epoch)
+        case Freeze(what="observers"):
+            freeze_observers(state.model)
+        case Freeze(what="batch norm"):
+            freeze_batch_norm(state.model)
+
+
+def _quantize(action: Quantize, state: State, epoch: float) -> None:
+    modifier = action.modifier
+    names = insert(state.model, modifier.quantization)
+    state.quantization = modifier.quantization
+    state.report(f"epoch {epoch:g}: quantize {len(names)} layers: {modifier.describe()}")
+    if modifier.num_calibration_steps is not None:
+        calibrate(state.model, state.calibration(64 * modifier.num_calibration_steps).batches())
 
 
 def redo(action: Action, state: State) -> None:
     """What a checkpoint cannot hold of an action that was carried out before it: objects, but no tensors."""
     match action:
-        case Distill():
-            state.distillation = action.modifier
+        case Distill() | Freeze():
+            carry_out(action, state, 0.0)
+        case Quantize():
+            insert(state.model, action.modifier.quantization)
+            state.quantization = action.modifier.quantization
 
 
 def _train(action: Train, state: State) -> None:
@@ -112,9 +148,25 @@ def _asked(action: Prune, state: State) -> float:
 def _method(action: Prune, state: State) -> Method:
     if action.place in state.methods:
         return state.methods[action.place]
+    if state.compat == "sparseml" and isinstance(action.modifier, MAGNITUDE_MODIFIERS):
+        return _as_sparseml(action, state)
     average = average_of(action.modifier, state.averages, action.place)
     scores = state.scores.get(action.place)
     return method_of(action.modifier, state.memory_budget, scratch=state.scratch, average=average, scores=scores)
+
+
+def _as_sparseml(action: Prune, state: State) -> SparseMLMagnitude:
+    """SparseML's masks; with ``__FROM_PARAM__`` each tensor comes from its own zeros."""
+    assert isinstance(action.modifier, PruningModifier)
+    names, final = state.targets[action.place], action.modifier.final_sparsity
+    if not action.modifier.starts_from_own:
+        return sparseml_method_of(action.modifier)
+    for name in names:
+        own = masking.sparsity(masking.of_zeros(state.model, [name]))
+        state.first_sparsity.setdefault(f"{action.place} {name}", own)
+    first = {name: state.first_sparsity[f"{action.place} {name}"] for name in names}
+    wanted = {name: first[name] + action.grown * (final - first[name]) for name in names}
+    return sparseml_method_of(action.modifier, wanted)
 
 
 def _prune(action: Prune, state: State, epoch: float) -> None:

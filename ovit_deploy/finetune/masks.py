@@ -33,8 +33,15 @@ class MaskedOptimizer:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, masks: Masks) -> None:
         self.model = model
         self.masks = masks
-        optimizer.register_step_pre_hook(lambda *_: self.mask_gradients())
-        optimizer.register_step_post_hook(lambda *_: self._mask_weights())
+        self._hooks = (
+            optimizer.register_step_pre_hook(lambda *_: self.mask_gradients()),
+            optimizer.register_step_post_hook(lambda *_: self._mask_weights()),
+        )
+
+    def remove(self) -> None:
+        """Let the optimizer go; the masks stay as they are."""
+        for hook in self._hooks:
+            hook.remove()
 
     @torch.no_grad()
     def mask_gradients(self) -> None:

@@ -1,5 +1,6 @@
 """Which pruning method a modifier stands for, with its settings."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ovit_deploy.pruning import (
     Movement,
     OViT,
     SparseGPT,
+    SparseMLMagnitude,
     SparseStart,
     Spread,
     UniformMagnitude,
@@ -30,8 +32,11 @@ from ovit_deploy.recipe.pruners import (
     FisherPruningModifier,
     GradientPruningModifier,
     OViTPruningModifier,
+    SpreadingModifier,
 )
 from ovit_deploy.recipe.sparsifier import Sparsifier
+
+MAGNITUDE_MODIFIERS = (pruners.GMPruningModifier, pruners.GlobalMagnitudePruningModifier)
 
 
 def method_of(
@@ -56,11 +61,12 @@ def method_of(
     """
     if isinstance(modifier, FisherPruningModifier) and modifier.spill and scratch is None:
         raise PruningError("spill: there is no folder to spill to", "prune in a run, or leave spill out")
-    method = (
-        _dynamic_method(modifier, scores)
-        or _fisher_method(modifier, memory_budget, scratch, average)
-        or _layerwise_method(modifier, memory_budget)
-    )
+    if isinstance(modifier, SpreadingModifier):
+        method = _fisher_method(modifier, memory_budget, scratch, average) or _layerwise_method(modifier, memory_budget)
+    else:
+        method = _dynamic_method(modifier, scores)
+    if method is None and callable(own := getattr(modifier, "method", None)):
+        method = own(memory_budget)
     if method is None:
         raise AssertionError(f"no method for {type(modifier).__name__}")
     return method
@@ -81,8 +87,14 @@ def average_of(modifier: Sparsifier, averages: dict[str, FisherAverage], place: 
     return averages.setdefault(place, FisherAverage(modifier.fisher_ema))
 
 
+def sparseml_method_of(modifier: Sparsifier, wanted: Mapping[str, float] | None = None) -> SparseMLMagnitude:
+    """SparseML's way to one of `MAGNITUDE_MODIFIERS`; ``wanted`` is a sparsity for each target."""
+    assert isinstance(modifier, MAGNITUDE_MODIFIERS)
+    return SparseMLMagnitude(_pattern(modifier), modifier.global_sparsity, wanted)
+
+
 def _fisher_method(
-    modifier: Sparsifier, memory_budget: int | None, scratch: Path | None, average: FisherAverage | None
+    modifier: SpreadingModifier, memory_budget: int | None, scratch: Path | None, average: FisherAverage | None
 ) -> Method | None:
     pattern, spread = _pattern(modifier), _spread(modifier)
     match modifier:
@@ -139,7 +151,7 @@ def _fisher_method(
     return None
 
 
-def _layerwise_method(modifier: Sparsifier, memory_budget: int | None) -> Method | None:
+def _layerwise_method(modifier: SpreadingModifier, memory_budget: int | None) -> Method | None:
     pattern, spread = _pattern(modifier), _spread(modifier)
     match modifier:
         case pruners.SparseGPTPruningModifier():
@@ -187,9 +199,8 @@ def _pattern(modifier: Sparsifier) -> str:
     return {"1xG": f"block{mask.columns}", "unstructured": "unstructured"}.get(mask.kind, modifier.mask_type)
 
 
-def _spread(modifier: Sparsifier) -> Spread:
+def _spread(modifier: SpreadingModifier) -> Spread:
     """Bounds, prices and the settings of OWL."""
-    assert isinstance(modifier, pruners.SpreadingModifier)
     return Spread(
         min_sparsity=modifier.min_sparsity,
         max_sparsity=modifier.max_sparsity,

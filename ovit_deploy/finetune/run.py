@@ -5,7 +5,7 @@ import copy
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def run(
             teacher=teacher,
             scratch=kept,
             methods=dict(methods or {}),
+            compat=recipe.compat,
         )
         with noting_signals() if not methods else contextlib.nullcontext(Asked()) as asked:
             loop.train(
@@ -132,7 +133,7 @@ def run(
         facts = _facts(recipe, choice, data, journal.dense, evaluate(model, test), state)
         facts |= {"seconds": journal.seconds, "preprocessing": preprocessing.as_dict()}
         facts |= {"resumed_at_steps": journal.resumed_at} if journal.resumed_at else {}
-        _save(folder, state, choice.spec, recipe, facts)
+        _save(folder, state, replace(choice.spec, quantization=facts["quantization"]), recipe, facts)
     return Finished(runs / name, facts)
 
 

@@ -64,6 +64,7 @@ from ovit_deploy.pruning.ovit import OViT
 from ovit_deploy.pruning.ranks import Ranks
 from ovit_deploy.pruning.rigl import SparseStart
 from ovit_deploy.pruning.sparsegpt import SparseGPT
+from ovit_deploy.pruning.sparseml_magnitude import SparseMLMagnitude
 from ovit_deploy.pruning.spread import Spread
 from ovit_deploy.pruning.wanda import Wanda
 from ovit_deploy.pruning.woodfisher import WoodFisher
@@ -85,6 +86,7 @@ __all__ = [
     "Ranks",
     "Report",
     "SparseGPT",
+    "SparseMLMagnitude",
     "SparseStart",
     "Spread",
     "UniformMagnitude",

@@ -19,7 +19,7 @@ from ovit_deploy.pruning.owl import outlier_offsets
 from ovit_deploy.pruning.patterns import Pattern
 from ovit_deploy.pruning.prices import flops_per_weight
 from ovit_deploy.pruning.shares import Bounds, erk_shares, shifted_shares
-from ovit_deploy.recipe.targets import SelectorError, match
+from ovit_deploy.selectors import SelectorError, match
 
 LayerRule = Literal["uniform", "erk", "owl"]
 Price = Literal["weights", "flops"]

@@ -62,7 +62,7 @@ def _free(name: str, taken: list[str]) -> str:
 
 def _sections(first: Recipe, second: Recipe) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
-    for key, default in (("training", Training()), ("model", None)):
+    for key, default in (("training", Training()), ("model", None), ("compat", None)):
         said = [getattr(recipe, key) for recipe in (first, second) if getattr(recipe, key) != default]
         if len(said) == 2 and said[0] != said[1]:
             raise RecipeError(

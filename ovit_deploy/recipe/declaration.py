@@ -3,7 +3,7 @@
 Epochs are fractional and count from 0; -1 as a start means "from the beginning", as an end "to the end".
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 Selectors = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(min_length=1)
 ]
+Compat = Literal["sparseml"]
 _LAST_EPOCH = 1_000_000
 
 

@@ -15,7 +15,7 @@ Modifiers in a mapping instead of a tagged list are those of SparseML's refactor
 
 from typing import Any, Literal
 
-from ovit_deploy.recipe import mask_types
+from ovit_deploy.recipe import mask_types, quantization
 
 Dialect = Literal["sparseml", "cap"]
 DIALECTS: tuple[Dialect, ...] = ("sparseml", "cap")
@@ -40,6 +40,8 @@ def read_tagged(tag: str, values: dict[str, Any], dialect: Dialect) -> dict[str,
     values = {key: value for key, value in values.items() if key not in _DROPPED}
     if tag == "LearningRateFunctionModifier" and dialect == "cap":
         values = _cyclic(values)
+    if tag == "QuantizationModifier":
+        values = quantization.from_older_form(values)
     mask = values.get("mask_type")
     if isinstance(mask, str) and mask.upper() == "N:M" and {"n", "m"} <= values.keys():
         values["mask_type"] = mask_types.of_zeros(f"{values.pop('n')}:{values.pop('m')}")

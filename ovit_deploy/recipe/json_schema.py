@@ -30,6 +30,7 @@ def json_schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "version": {"description": "of the format; has no effect"},
+            "compat": {"enum": ["sparseml"]},
             "dialect": {"enum": list(DIALECTS), "default": DIALECTS[0]},
             "training": {"$ref": "#/$defs/Training"},
             "model": {"$ref": "#/$defs/ModelSection"},

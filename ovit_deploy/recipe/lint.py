@@ -15,8 +15,9 @@ from ovit_deploy.recipe.pruners import OViTPruningModifier
 from ovit_deploy.recipe.rates import RATES
 from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.sparsifier import Sparsifier
-from ovit_deploy.recipe.targets import SelectorError, Shapes, match, targeting
+from ovit_deploy.recipe.targets import targeting
 from ovit_deploy.recipe.timeline import HoldZeros, Prune, Timeline, timeline
+from ovit_deploy.selectors import SelectorError, Shapes, match
 
 Severity = Literal["error", "warning", "note"]
 _ORDER = {"error": 0, "warning": 1, "note": 2}
@@ -156,7 +157,7 @@ _CHECKS: tuple[Callable[[Recipe, Timeline], Iterator[Finding]], ...] = (
 
 def _too_frequent(recipe: Recipe, steps_per_epoch: int) -> Iterator[Finding]:
     for modifier, place in zip(recipe.modifiers, recipe.places, strict=True):
-        if isinstance(modifier, Sparsifier) and modifier.update_frequency * steps_per_epoch < 1 - _ROUNDING:
+        if isinstance(modifier, Sparsifier) and 0 < modifier.update_frequency * steps_per_epoch < 1 - _ROUNDING:
             message = f"update_frequency {modifier.update_frequency:g} is less than one of {steps_per_epoch} steps"
             yield Finding(place, "warning", "too-frequent", f"{message}: several prunings fall on one step")
 

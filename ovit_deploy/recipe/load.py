@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe import carrier, dialects, expressions, stages, tags, yaml
-from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dialects import DIALECTS, Dialect
 from ovit_deploy.recipe.names import nearest
 from ovit_deploy.recipe.schema import MODIFIERS, ModelSection, Recipe, Training
@@ -89,6 +89,7 @@ class _Reader:
         found_stages = stages.split(self.document)
         data = self.document.data if isinstance(self.document.data, dict) else {}
         self.dialect = self._dialect(data)
+        compat = self._compat(data)
         found = [self._stage(stage) for stage in found_stages]
         if not any(found) and not self.document.problems:
             self._problem((), "no modifiers: add a list under a key such as 'pruning_modifiers'")
@@ -102,6 +103,7 @@ class _Reader:
             source=self.source,
             text=text.strip("\n") + "\n" if text.startswith("\n") else text,
             modifiers=tuple(item.modifier for item in ordered),
+            compat=compat,
             places=self._places(ordered),
             stages=tuple(item.stage for item in ordered),
             metadata=metadata if isinstance(metadata, dict) else {},
@@ -113,6 +115,12 @@ class _Reader:
         if named not in DIALECTS:
             self._problem(("dialect",), f"dialect must be {' or '.join(DIALECTS)}, not {named!r}")
         return "cap" if named == "cap" else "sparseml"
+
+    def _compat(self, data: dict[str, Any]) -> Compat | None:
+        named = data.get("compat")
+        if named not in (None, "sparseml"):
+            self._problem(("compat",), f"compat must be sparseml, or left out, not {named!r}")
+        return "sparseml" if named == "sparseml" else None
 
     def _places(self, items: list[_Read]) -> tuple[str, ...]:
         """Where each stands; a modifier that an anchor repeats gets a number, so that each place is one modifier's."""

@@ -4,15 +4,17 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ovit_deploy.recipe.pruners import EVERY_STEP
 from ovit_deploy.recipe.rates import RATES, describe
 from ovit_deploy.recipe.schema import Recipe
-from ovit_deploy.recipe.targets import Shapes
 from ovit_deploy.recipe.timeline import (
     Action,
     Densify,
     Distill,
+    Freeze,
     HoldZeros,
     Prune,
+    Quantize,
     Regrow,
     Score,
     Timeline,
@@ -20,6 +22,7 @@ from ovit_deploy.recipe.timeline import (
     WeightDecay,
     timeline,
 )
+from ovit_deploy.selectors import Shapes
 
 _INSTANT = 1e-9
 Targets = Mapping[str, list[str]]
@@ -87,9 +90,11 @@ class _Teller:
         match action:
             case Prune(modifier=modifier, sparsity=sparsity, place=place):
                 own = ", from what is zero already" if modifier.starts_from_own and action.grown < 1 else ""
-                return self.event(
-                    epoch, "prune", f"{modifier.short_name} to {sparsity:.2%}{own}", place=place, sparsity=sparsity
+                each = (
+                    ", then more at every step" if modifier.update_frequency == EVERY_STEP and action.grown < 1 else ""
                 )
+                what = f"{modifier.short_name} to {sparsity:.2%}{own}{each}"
+                return self.event(epoch, "prune", what, place=place, sparsity=sparsity)
             case Score(place=place):
                 return self.event(epoch, "score", "how training moves the weights", place=place)
             case Densify(modifier=modifier, place=place):
@@ -109,6 +114,10 @@ class _Teller:
             case Train(modifier=modifier, place=place, ends=ends):
                 verb = "let learn" if modifier.trainable else "freeze"
                 return self.event(epoch, verb, "ends" if ends else "begins", place=place)
+            case Quantize(modifier=modifier, place=place):
+                return self.event(epoch, "quantize", modifier.describe(), place=place)
+            case Freeze(what=what):
+                return self.event(epoch, "freeze", what)
 
     def event(
         self, epoch: float, action: str, what: str, *, place: str | None = None, sparsity: float | None = None

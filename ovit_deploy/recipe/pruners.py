@@ -8,6 +8,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
@@ -22,6 +23,7 @@ Price = Literal["weights", "flops"]
 LayerRule = Literal["uniform", "erk", "owl"]
 Rule = Literal["hull", "marginal", "cumulative", "uniform", "erk", "owl"]
 LAYER_RULES = get_args(LayerRule)
+EVERY_STEP = -1
 
 
 def _fraction_or_own(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -54,6 +56,13 @@ class PruningModifier(Sparsifier):
     def first_sparsity(self) -> float:
         """Where pruning starts, as far as the recipe knows: ``__FROM_PARAM__`` counts as dense."""
         return 0.0 if self.starts_from_own else self.init_sparsity
+
+    @field_validator("update_frequency")
+    @classmethod
+    def _has_dates(cls, every: float) -> float:
+        if every <= 0 and every != EVERY_STEP:
+            raise ValueError("must be the epochs between two prunings, or -1 to prune at every step")
+        return every
 
     @property
     def sparsities(self) -> tuple[float, ...]:

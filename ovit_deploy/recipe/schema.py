@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ovit_deploy.recipe.augmentation import Augmentation, NamedAugmentation
-from ovit_deploy.recipe.declaration import Declaration, Modifier
+from ovit_deploy.recipe.declaration import Compat, Declaration, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
@@ -32,6 +32,7 @@ from ovit_deploy.recipe.pruners import (
     SparseGPTPruningModifier,
     WandaPruningModifier,
 )
+from ovit_deploy.recipe.quantization import QuantizationModifier
 
 
 class ModelSection(Declaration):
@@ -85,6 +86,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         SetWeightDecayModifier,
         DistillationModifier,
         TrainableParamsModifier,
+        QuantizationModifier,
         ConstantPruningModifier,
         GMPruningModifier,
         MagnitudePruningModifier,
@@ -113,6 +115,8 @@ class Recipe(Declaration):
     # New values for the variables of the text.
     overrides: dict[str, str] = Field(default_factory=dict)
     modifiers: tuple[Modifier, ...]
+    # Whose dates, ties and rates count where they differ from ours: `ovit_deploy.recipe.sparseml`.
+    compat: Compat | None = None
     training: Training = Training()
     model: ModelSection | None = None
     # Where each modifier stands in its file, "file:line:column", for errors found later.

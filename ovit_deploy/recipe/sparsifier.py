@@ -54,7 +54,7 @@ class Sparsifier(Modifier):
     @classmethod
     def _has_dates(cls, every: float) -> float:
         if every <= 0:
-            raise ValueError("pruning at every step is not supported yet; say how many epochs lie between two prunings")
+            raise ValueError("must be the epochs between two updates")
         return every
 
     @field_validator("mask_type")

@@ -12,7 +12,7 @@ from ovit_deploy.recipe.names import nearest
 from ovit_deploy.recipe.yaml import Document, Path, Problem, Tagged
 
 SECTIONS = ("model", "training")
-WORDS = ("version", "dialect", "__metadata__")
+WORDS = ("version", "dialect", "compat", "__metadata__")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ _MAGNITUDE = "use !GMPruningModifier or !GlobalMagnitudePruningModifier"
 _OVIT = "use !OViTPruningModifier, or !CAPruningModifier with the same keys"
 _FAST = "use !FastOViTPruningModifier, whose damp is relative to the mean diagonal"
 _WEIGHTS = "remove it: only masks, learning rates, weight decay and what is trained can be scheduled"
-_QUANTIZE = "remove it: training with fake quantization is not part of this version"
+_QUANTIZE = "use !QuantizationModifier; recipes/README.md lists its keys"
 
 NOT_YET: dict[str, str] = {
     "FastCAPruningModifier": _FAST,
@@ -16,7 +16,6 @@ NOT_YET: dict[str, str] = {
     "LayerPruningModifier": "remove it: layers are not dropped",
     "PowerpropagationModifier": f"it trains other weights than it stores; {_MAGNITUDE}",
     "ASRegModifier": "remove it: regularisers cannot be scheduled",
-    "QuantizationModifier": _QUANTIZE,
     "vLLMQuantizationModifier": _QUANTIZE,
     "GPTQModifier": _QUANTIZE,
     "AWQModifier": _QUANTIZE,

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from math import cos, pi
+from typing import Literal
 
-from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe import sparseml
+from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
@@ -12,7 +14,8 @@ from ovit_deploy.recipe.modifiers import (
     SetWeightDecayModifier,
     TrainableParamsModifier,
 )
-from ovit_deploy.recipe.pruners import PruningModifier
+from ovit_deploy.recipe.pruners import EVERY_STEP, PruningModifier
+from ovit_deploy.recipe.quantization import QuantizationModifier
 from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
 from ovit_deploy.recipe.schedule import interpolate, update_epochs
 from ovit_deploy.recipe.schema import Recipe
@@ -92,7 +95,22 @@ class Train:
     ends: bool = False
 
 
-Action = Prune | Score | Densify | Regrow | HoldZeros | WeightDecay | Distill | Train
+@dataclass(frozen=True)
+class Quantize:
+    """Round weights and activations from here on."""
+
+    modifier: QuantizationModifier
+    place: str
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Keep what was observed so far: ranges of quantized tensors, or statistics of batch norms."""
+
+    what: Literal["observers", "batch norm"]
+
+
+Action = Prune | Score | Densify | Regrow | HoldZeros | WeightDecay | Distill | Train | Quantize | Freeze
 
 
 @dataclass(frozen=True)
@@ -111,23 +129,49 @@ class Timeline:
     dated: tuple[Dated, ...]
     rates: tuple[RateModifier, ...]
     default_rate: float
+    pruners: tuple[tuple[PruningModifier, str], ...] = ()
+    compat: Compat | None = None
 
     def learning_rate(self, epoch: float, step: float) -> float:
         """The rate of the step that starts at ``epoch`` and lasts ``step`` epochs.
 
         The modifier that started last decides; past the end of a function its last value stays.
         """
+        if self.compat == "sparseml":
+            rate = sparseml.learning_rate(self.rates, epoch, step)
+            return self.default_rate if rate is None else rate
         begun = [rate for rate in self.rates if rate.start <= epoch + 1e-9]
         return rate_at(begun[-1], epoch, step) if begun else self.default_rate
 
     def due(self, epoch: float, step: float) -> list[Action]:
         """The actions of the step that starts at ``epoch`` and lasts ``step`` epochs."""
-        return [item.action for item in self.dated if epoch - step / 2 <= item.epoch < epoch + step / 2]
+        if self.compat == "sparseml":
+            return self._due_in_sparseml(epoch, step)
+        due = [item.action for item in self.dated if epoch - step / 2 <= item.epoch < epoch + step / 2]
+        return due + [
+            _prune_at(epoch, modifier, place)
+            for modifier, place in self.pruners
+            if modifier.update_frequency == EVERY_STEP
+            and modifier.start_epoch + step / 2 < epoch <= modifier.end_epoch - step / 2
+        ]
+
+    def _due_in_sparseml(self, epoch: float, step: float) -> list[Action]:
+        settings = [item.action for item in self.dated if sparseml.first_step(item.epoch, step) == round(epoch / step)]
+        prunings: list[Action] = [
+            _prune_at(epoch, modifier, place)
+            for modifier, place in self.pruners
+            if sparseml.updates_at(epoch, step, modifier.start_epoch, modifier.end_epoch, modifier.update_frequency)
+        ]
+        return [action for action in settings if not isinstance(action, Prune)] + prunings
 
     def past(self, epoch: float, step: float, *, including: bool) -> list[Action]:
-        """The actions of the steps before the one that starts at ``epoch``; ``including`` its own."""
-        end = epoch + step / 2 if including else epoch - step / 2
-        return [item.action for item in self.dated if -step / 2 <= item.epoch < end]
+        """The settings (all but prunings) of the steps before the one at ``epoch``; ``including`` its own."""
+        settings = [item for item in self.dated if not isinstance(item.action, Prune)]
+        if self.compat == "sparseml":
+            end = round(epoch / step) + including
+            return [item.action for item in settings if sparseml.first_step(item.epoch, step) < end]
+        until = epoch + step / 2 if including else epoch - step / 2
+        return [item.action for item in settings if -step / 2 <= item.epoch < until]
 
     @property
     def final_sparsity(self) -> float | None:
@@ -140,18 +184,28 @@ def timeline(recipe: Recipe) -> Timeline:
     """The dated actions of ``recipe``.
 
     Training lasts to the largest end of an `EpochRangeModifier`, else to the last modifier's end. At one epoch,
-    settings come before pruning, and among equals the file's order holds.
+    settings come before pruning, pruning before quantization, and among equals the file's order holds.
     """
     pairs = list(zip(recipe.modifiers, recipe.places, strict=True))
-    dated = [item for modifier, place in pairs for item in _dated(modifier, place, recipe.training.batch_size)]
+    dated = [
+        item for modifier, place in pairs for item in _dated(modifier, place, recipe.training.effective_batch_size)
+    ]
     ranges = [m.end_epoch for m in recipe.modifiers if isinstance(m, EpochRangeModifier)]
     num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
     return Timeline(
         num_epochs=num_epochs,
-        dated=tuple(sorted(dated, key=lambda item: (item.epoch, isinstance(item.action, Prune)))),
+        dated=tuple(sorted(dated, key=lambda item: (item.epoch, _rank(item.action)))),
         rates=rates_of(recipe.modifiers),
         default_rate=recipe.training.learning_rate,
+        pruners=tuple((modifier, place) for modifier, place in pairs if isinstance(modifier, PruningModifier)),
+        compat=recipe.compat,
     )
+
+
+def _rank(action: Action) -> int:
+    """Which comes first at one epoch."""
+    last = (Prune, Quantize, Freeze)
+    return last.index(type(action)) + 1 if isinstance(action, last) else 0
 
 
 def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
@@ -173,18 +227,32 @@ def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
         case TrainableParamsModifier():
             stop = [Dated(modifier.end_epoch, Train(modifier, place, ends=True))] if modifier.end_epoch >= 0 else []
             return [Dated(modifier.start, Train(modifier, place)), *stop]
+        case QuantizationModifier():
+            return [Dated(modifier.start, Quantize(modifier, place)), *_freezings(modifier)]
     return []
+
+
+def _freezings(modifier: QuantizationModifier) -> list[Dated]:
+    observers, batch_norm = modifier.disable_quantization_observer_epoch, modifier.freeze_bn_stats_epoch
+    dated = [] if observers is None else [Dated(observers, Freeze("observers"))]
+    return dated if batch_norm is None else [*dated, Dated(batch_norm, Freeze("batch norm"))]
 
 
 def _prunings(modifier: PruningModifier) -> list[tuple[float, float]]:
     """When to prune, and how much of the way from the first to the final sparsity is done then."""
+    start, end, every = modifier.start_epoch, modifier.end_epoch, modifier.update_frequency
+    epochs = [start, end] if every == EVERY_STEP and end > start else update_epochs(start, end, every)
+    return [(epoch, _grown(epoch, modifier)) for epoch in epochs]
+
+
+def _grown(epoch: float, modifier: PruningModifier) -> float:
+    """How much of the way from the first to the final sparsity is done at ``epoch``."""
     start, end = modifier.start_epoch, modifier.end_epoch
-    if end <= start:
-        return [(start, 1.0)]
-    return [
-        (epoch, interpolate((epoch - start) / (end - start), 0.0, 1.0, modifier.inter_func))
-        for epoch in update_epochs(start, end, modifier.update_frequency)
-    ]
+    return interpolate((epoch - start) / (end - start), 0.0, 1.0, modifier.inter_func) if end > start else 1.0
+
+
+def _prune_at(epoch: float, modifier: PruningModifier, place: str) -> Prune:
+    return _prune(modifier, place, _grown(epoch, modifier))
 
 
 def _prune(modifier: PruningModifier, place: str, grown: float) -> Prune:

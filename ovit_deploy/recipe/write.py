@@ -28,6 +28,8 @@ def header_of(text: str) -> str:
 
 
 def _sections(recipe: Recipe) -> Iterable[str]:
+    if recipe.compat is not None:
+        yield f"compat: {recipe.compat}\n"
     if recipe.metadata:
         yield f"__metadata__: {_flow(recipe.metadata)}\n"
     for name, section in (("model", recipe.model), ("training", recipe.training)):

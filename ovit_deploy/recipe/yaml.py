@@ -11,6 +11,8 @@ from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from ovit_deploy.recipe.names import nearest
+
 Path = tuple[str | int, ...]
 Place = tuple[int, int]
 _MAX_BYTES = 1_000_000
@@ -91,8 +93,8 @@ def _override(root: Any, overrides: dict[str, str], document: Document) -> None:
         for node in variables.get(name, ()):
             _replace(node, text)
         if name not in variables:
-            known = ", ".join(variables) or "none"
-            document.problems.append(Problem((1, 1), f"no variable {name!r} to override; the recipe has: {known}"))
+            known = nearest(name, variables) if variables else "; the recipe has none"
+            document.problems.append(Problem((1, 1), f"no variable {name!r} to override{known}"))
 
 
 def _stages(root: Any) -> list[MappingNode]:

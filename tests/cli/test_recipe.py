@@ -57,7 +57,7 @@ def test_lint_tells_place_severity_and_code_and_fails_on_errors(ovit, tmp_path) 
 
 
 def test_lint_for_machines(ovit, tmp_path) -> None:
-    (tmp_path / "broken.yaml").write_text("modifiers:\n  - !QuantizationModifier {start_epoch: 0}\n")
+    (tmp_path / "broken.yaml").write_text("modifiers:\n  - !GPTQModifier {start_epoch: 0}\n")
     code, out, _ = ovit("lint", "broken.yaml", "--json")
     assert code == 1
     (finding,) = json.loads(out)
@@ -86,9 +86,16 @@ def test_plan_for_machines_knows_steps_stages_and_rates(ovit) -> None:
     assert {event["learning_rate"] for event in told["events"]} == {1e-3}
 
 
-def test_plan_takes_variables_of_every_stage(ovit) -> None:
-    _, out, _ = ovit("plan", str(CORPUS / "staged.yaml"), "--recipe-arg", "sparsity=0.9")
+@pytest.mark.parametrize("given", ["sparsity=0.9", "first_end=2,sparsity=0.9", '{"sparsity": 0.9, "first_end": 2}'])
+def test_plan_takes_variables_of_every_stage(ovit, given: str) -> None:
+    _, out, _ = ovit("plan", str(CORPUS / "staged.yaml"), "--recipe-arg", given)
     assert "GM to 90.00%" in out
+
+
+def test_an_unknown_variable_is_told_the_nearest(ovit) -> None:
+    code, _, error = ovit("plan", str(CORPUS / "staged.yaml"), "--recipe-arg", "sparsty=0.9")
+    assert code == 1
+    assert "did you mean 'sparsity'?" in error
 
 
 def test_plan_draws_a_picture(ovit, tmp_path) -> None:

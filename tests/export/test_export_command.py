@@ -102,3 +102,16 @@ def test_the_images_are_those_of_the_run(
 @pytest.mark.parametrize("arguments", [("--num-images", "0"), ("--no-onnx",), ("--profil", "x")])
 def test_wrong_usage_is_two(arguments: tuple[str, ...], run: Path) -> None:
     assert code(*arguments) == 2
+
+
+def test_a_float_run_is_quantized_on_the_way_and_keeps_its_zeros(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lenient = (Path(__file__).parents[2] / "export" / "deepsparse_int8.yaml").read_text().replace("0.995", "0.5")
+    (tmp_path / "lenient.yaml").write_text(lenient)  # the model is random: near ties decide its classes
+    assert code("--onnx", "--quantize", "int8", "--num-images", "20", "--profile", "lenient.yaml") == 0
+    shown = capsys.readouterr()
+    assert "10 layers quantized with 512 training images" in shown.err
+    card = json.loads((run / "deployment" / "model.json").read_text())
+    assert card["run"]["post_training"]["num_layers"] == 10
+    assert card["sparsity"]["prunable"] >= 0.7498

@@ -17,8 +17,9 @@ from ovit_deploy.finetune.masks import MaskedOptimizer
 from ovit_deploy.pruning import FastOViT, OViT, UniformMagnitude
 from ovit_deploy.pruning.streaming import plan
 from ovit_deploy.recipe.load import parse_recipe
-from ovit_deploy.recipe.targets import match, resolve
+from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import timeline
+from ovit_deploy.selectors import match
 
 NAME = "blocks.0.mlp.fc1.weight"
 PAPERS_TARGETS = [r"re:blocks\..*(attn\.(qkv|proj)|mlp\.fc[12])\.weight"]

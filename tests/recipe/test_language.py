@@ -110,7 +110,9 @@ def test_an_override_reaches_every_stage_that_has_the_name() -> None:
 
 
 def test_an_unknown_override_is_told_the_variables_of_all_stages() -> None:
-    with pytest.raises(RecipeError, match=r"version, sparsity, first_end"):
+    with pytest.raises(RecipeError, match=r"no variable 'quux' .* version, sparsity, first_end"):
+        load_recipe(CORPUS / "staged.yaml", {"quux": "1"})
+    with pytest.raises(RecipeError, match="did you mean 'sparsity'"):
         load_recipe(CORPUS / "staged.yaml", {"sparsty": "0.6"})
 
 
@@ -341,7 +343,7 @@ def test_a_mask_that_fixes_every_layer_leaves_nothing_to_allocate() -> None:
         ("leave_enabled: False", "grow back"),
         ("phased: True", "phased"),
         ("score_type: movement", "score_type"),
-        ("update_frequency: -1", "every step"),
+        ("update_frequency: -2", "every step"),
     ],
 )
 def test_what_would_change_the_result_is_refused(key: str, told: str) -> None:
@@ -360,7 +362,7 @@ def test_a_tag_is_either_supported_or_refused_with_a_remedy() -> None:
 
 
 def test_a_known_tag_is_told_apart_from_an_unknown_one() -> None:
-    assert "!QuantizationModifier is not supported yet" in problems("m_modifiers: [!QuantizationModifier {}]")[0]
+    assert "!GPTQModifier is not supported yet" in problems("m_modifiers: [!GPTQModifier {}]")[0]
     assert "unknown modifier !QuantisationModifier" in problems("m_modifiers: [!QuantisationModifier {}]")[0]
 
 

@@ -2,7 +2,8 @@ import pytest
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.load import parse_recipe
-from ovit_deploy.recipe.targets import SelectorError, match, prunable, resolve
+from ovit_deploy.recipe.targets import resolve
+from ovit_deploy.selectors import SelectorError, match, prunable
 
 SHAPES = {
     "cls_token": (1, 1, 8),

@@ -29,7 +29,7 @@ def lint(
         recipe: A recipe file, or the name of a shipped one.
         model: A timm model name.
         checkpoint: A safetensors file whose parameters are the model's.
-        recipe_arg: KEY=VALUE for a variable of the recipe; may be given several times.
+        recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         steps_per_epoch: Of the training to come, to compare schedules with steps.
         json: Print the findings as JSON.
     """

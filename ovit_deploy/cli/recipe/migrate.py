@@ -18,7 +18,7 @@ def migrate(recipe: str, *, dialect: Dialect = "sparseml", recipe_arg: tuple[str
     Args:
         recipe: A recipe file, or the name of a shipped one.
         dialect: Whose recipe it is, where it does not say so itself.
-        recipe_arg: KEY=VALUE for a variable of the recipe; may be given several times.
+        recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
     """
     read = load_recipe(catalog.find("recipes", recipe), common.overrides(recipe_arg), dialect=dialect)
     render.line(write(read, header_of(read.text)).rstrip("\n"))

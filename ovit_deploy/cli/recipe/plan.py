@@ -31,7 +31,7 @@ def plan(
         recipe: A recipe file, or the name of a shipped one.
         model: A timm model name.
         checkpoint: A safetensors file whose parameters are the model's.
-        recipe_arg: KEY=VALUE for a variable of the recipe; may be given several times.
+        recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         steps_per_epoch: Of the training to come, to date events in steps, too.
         plot: Write a picture of sparsity and learning rate to this SVG file.
         json: Print the events as JSON.

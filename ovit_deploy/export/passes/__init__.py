@@ -15,10 +15,17 @@ import onnx_ir as ir
 from ovit_deploy.errors import ExportError
 from ovit_deploy.export.passes.decompose_layer_norm import counts_from_the_end, decompose_layer_norm
 from ovit_deploy.export.passes.fold_constants import fold_constants
+from ovit_deploy.export.passes.fold_quantized_weights import (
+    fold_quantized_weights,
+    is_not_dequantized_weight,
+    is_of_activation,
+    is_only_use,
+)
 from ovit_deploy.export.passes.fold_weights import fold_weights, has_one_use, is_of_weight
 from ovit_deploy.export.passes.gemm_to_matmul import gemm_to_matmul, is_plain_gemm
 from ovit_deploy.export.passes.graph import nodes
 from ovit_deploy.export.passes.reorder_gelu import is_reordered, reorder_gelu
+from ovit_deploy.export.passes.to_integer_products import to_integer_products
 from ovit_deploy.export.zeros import count_zeros
 
 
@@ -50,12 +57,19 @@ UNTIED = Fact("transposed weights without other uses", "Transpose", has_one_use)
 STORED_TRANSPOSED = Fact("no transposed weight", "Transpose", lambda node: not is_of_weight(node))
 AXES_FROM_END = Fact("LayerNormalization over the last axes", "LayerNormalization", counts_from_the_end)
 GELU_ORDERED = Fact("GELU ending in a product with 0.5", "Erf", is_reordered)
+ONE_QUANTIZER = Fact("quantized weights without other uses", "QuantizeLinear", is_only_use)
+STORED_QUANTIZED = Fact("no weight that is quantized in the graph", "QuantizeLinear", is_of_activation)
+INTEGERS_TRANSPOSED = Fact("no transposed quantized weight", "Transpose", is_not_dequantized_weight)
 
 PASSES = {
     "gemm_to_matmul": Pass(gemm_to_matmul, (PLAIN_GEMM,), (without("Gemm"),)),
     "fold_weights": Pass(fold_weights, (UNTIED,), (STORED_TRANSPOSED,)),
     "fold_constants": Pass(fold_constants, (STORED_TRANSPOSED,), (without("Constant"), without("Identity"))),
     "decompose_layer_norm": Pass(decompose_layer_norm, (AXES_FROM_END,), (without("LayerNormalization"),)),
+    "fold_quantized_weights": Pass(fold_quantized_weights, (ONE_QUANTIZER,), (STORED_QUANTIZED, INTEGERS_TRANSPOSED)),
+    "to_integer_products": Pass(
+        to_integer_products, (STORED_QUANTIZED, without("Constant")), (without("DequantizeLinear"),)
+    ),
     "reorder_gelu": Pass(reorder_gelu, (without("Gelu"), without("Constant")), (GELU_ORDERED,)),
 }
 

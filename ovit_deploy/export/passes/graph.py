@@ -27,6 +27,18 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     return value.const_value if value is not None and value.is_initializer() else None
 
 
+def is_constant(value: ir.Value | None) -> bool:
+    """True for an initializer."""
+    return constant(value) is not None
+
+
+def array(value: ir.Value) -> np.ndarray:
+    """The values of an initializer."""
+    tensor = constant(value)
+    assert tensor is not None, f"{value.name} is no constant"
+    return tensor.numpy()
+
+
 def number(graph: ir.Graph, value: float | list[int]) -> ir.Value:
     """A constant for new nodes (one float32, or a vector of int64), an initializer that equal ones share."""
     tensor = ir.tensor(np.array(value, dtype=np.int64 if isinstance(value, list) else np.float32))

@@ -1,0 +1,154 @@
+"""INT8 graphs of a tiny ViT with zeros and attention products quantized: both forms, through the whole export."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from export_cases import copy_of
+from torch import Tensor, nn
+
+from ovit_deploy.errors import ExportError
+from ovit_deploy.export import passes
+from ovit_deploy.export.card import Facts
+from ovit_deploy.export.deployment import ExportReport, export
+from ovit_deploy.export.post_training import quantized
+from ovit_deploy.export.profile import load_profile
+from ovit_deploy.export.to_onnx import frozen, to_onnx
+from ovit_deploy.export.verify import check_parity
+from ovit_deploy.export.zeros import count_zeros
+from ovit_deploy.quantization import fixed
+from ovit_deploy.recipe.quantization import Quantization
+
+PRUNED = "blocks.0.mlp.fc1.weight"
+FORMS = ("onnxruntime_int8", "deepsparse_int8")
+
+
+@pytest.fixture(scope="module")
+def int8(model: nn.Module, images: Tensor) -> nn.Module:
+    result, near = quantized(model, Quantization(attention_products=True), [(images, images)], images)
+    assert near.num_layers == 12
+    assert near.cosine > 0.98
+    return result
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def report(
+    request: pytest.FixtureRequest,
+    int8: nn.Module,
+    images: Tensor,
+    masks: dict[str, Tensor],
+    facts: Facts,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ExportReport:
+    # Random weights answer near ties, in which a last bit decides: the thresholds of trained models are not for them.
+    profile = load_profile(request.param).model_copy(update={"min_agreement": 0.9})
+    return export(
+        int8,
+        images=images,
+        masks=masks,
+        profile=profile,
+        facts=facts,
+        recipe_text="modifiers: []\n",
+        destination=tmp_path_factory.mktemp("run") / request.param,
+    )
+
+
+def test_the_file_is_the_quantized_model_and_a_fraction_of_its_size(
+    report: ExportReport, masks: dict[str, Tensor]
+) -> None:
+    assert report.card["verification"]["cosine"] > 0.999
+    graph = ir.load(report.file)
+    weights = graph.graph.initializers
+    assert all(weights[name].const_value.dtype == ir.DataType.INT8 for name in masks)
+    assert all(count_zeros(graph)[name] >= int((~mask).sum()) for name, mask in masks.items())
+    assert report.card["sparsity"]["prunable"] >= 0.74
+    assert json.loads((report.folder / "model.json").read_text())["profile"]["precision"] == "int8"
+
+
+def test_the_product_operators_are_those_of_the_form(report: ExportReport) -> None:
+    kinds = Counter(node.op_type for node in onnx.load(report.file).graph.node)
+    if report.folder.name == "deepsparse_int8":
+        # Four products of layers and two of attention in each of two blocks, and the head.
+        assert (kinds["MatMulInteger"], kinds["ConvInteger"], kinds["DequantizeLinear"], kinds["MatMul"]) == (
+            13,
+            1,
+            0,
+            0,
+        )
+    else:
+        assert (kinds["MatMul"], kinds["Conv"], kinds["DequantizeLinear"]) == (13, 1, 28)
+
+
+def test_integers_are_the_weights_over_their_scales(int8: nn.Module, report: ExportReport) -> None:
+    model = fixed(frozen(int8))
+    scale = model.get_submodule(PRUNED.replace("weight", "weight_quantizer")).scale
+    integers = ir.load(report.file).graph.initializers[PRUNED].const_value.numpy()
+    np.testing.assert_allclose(integers.T * scale.numpy()[:, None], model.get_parameter(PRUNED), atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [4, 7])
+def test_weights_of_fewer_bits_stay_within_their_integers(
+    bits: int, model: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    scheme = {"weights": {"num_bits": bits, "symmetric": True, "strategy": "channel", "observer": "mse"}}
+    result, _ = quantized(model, Quantization.model_validate({"scheme": scheme}), [(images, images)], images)
+    graph = to_onnx(fixed(frozen(result)), images, profile=load_profile("onnxruntime_int8"))
+    integers = graph.graph.initializers[PRUNED].const_value.numpy()
+    assert -(2 ** (bits - 1)) <= integers.min() < 0 < integers.max() <= 2 ** (bits - 1) - 1
+
+
+def test_a_file_that_answers_otherwise_is_refused(int8: nn.Module, report: ExportReport, images: Tensor) -> None:
+    profile = load_profile("onnxruntime_int8")
+    with torch.inference_mode():
+        logits = int8(images)
+    with pytest.raises(ExportError, match="file and model agree on 0"):
+        check_parity(report.file, images, -logits, 20, profile, optimized=True)
+    with pytest.raises(ExportError, match="file and model have a cosine of"):
+        noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+        lenient = profile.model_copy(update={"min_agreement": 0.0})
+        check_parity(report.file, images, logits + logits.std() * noise, 20, lenient, optimized=True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_model_and_profile_must_have_one_precision(
+    precision: str, model: nn.Module, int8: nn.Module, images: Tensor, facts: Facts, tmp_path: Path
+) -> None:
+    wrong, profile = (int8, "deepsparse") if precision == "float32" else (model, "deepsparse_int8")
+    with pytest.raises(ExportError, match=f"profile {profile} is for"):
+        export(
+            wrong,
+            images=images,
+            masks={},
+            profile=load_profile(profile),
+            facts=facts,
+            recipe_text="",
+            destination=tmp_path / "deployment",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pass_that_moves_a_zero_point_is_refused(
+    int8: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = to_onnx(fixed(frozen(int8)), images, profile=load_profile("onnxruntime_int8"))
+
+    def shift(model: ir.Model) -> ir.Model:
+        weight = model.graph.initializers[PRUNED]
+        integers = weight.const_value.numpy()
+        weight.const_value = ir.tensor(np.where(integers == 0, np.int8(1), integers), name=PRUNED)
+        return model
+
+    monkeypatch.setitem(passes.PASSES, "shift", passes.Pass(shift))
+    with pytest.raises(ExportError, match=f"pass shift changed the zeros of {PRUNED}"):
+        passes.apply(copy_of(graph), ["shift"])
+
+
+def test_integer_products_need_folded_weights(int8: nn.Module, images: Tensor) -> None:
+    profile = load_profile("deepsparse_int8").model_copy(update={"passes": ("to_integer_products",)})
+    with pytest.raises(ExportError, match="to_integer_products requires no weight that is quantized in the graph"):
+        to_onnx(fixed(frozen(int8)), images, profile=profile)
