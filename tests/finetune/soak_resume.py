@@ -1,4 +1,4 @@
-"""Kills a run at random moments and resumes it, many times; the weights must always be the same. Not a part of the suite.
+"""Kills a run at random moments and resumes it, many times; the weights must be the same. Not a part of the suite.
 
     python tests/finetune/soak_resume.py [--kills 100] [--seed 0]
 
