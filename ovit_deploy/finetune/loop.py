@@ -5,7 +5,7 @@
         learning rate <- timeline                               # a function of the epoch
         images, targets <- augmented batch; seed by step; mixup or cutmix
         gradients <- task loss, mixed with the dense model's opinion while distilling     # losses.py
-        mask gradients; clip; optimizer.step(); mask weights    # zeros stay zeros
+        mask gradients; clip; optimizer.step(); mask weights    # zeros stay zeros; no step that is not finite
         average of the weights <- weights, masked               # where the recipe has one: ema.py
         save                                                    # after prunings, too; generations.py
     carry out the actions dated at the very end
@@ -33,6 +33,8 @@ from ovit_deploy.finetune.standing import Standing, Tally
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.recipe.schema import Training
 from ovit_deploy.recipe.timeline import Timeline
+
+MOST_LEFT_OUT = 3  # steps in a row
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def train(
         start: where training stood when it was saved, to go on from there.
 
     Raises:
-        TrainingError: the loss is not finite; the step is not applied.
+        TrainingError: the loss or the gradient is not finite in several steps in a row; none of them is applied.
     """
     masked = masks.MaskedOptimizer(state.model, state.optimizer, state.masks)
     average = WeightAverage(state.model, training.ema_decay, state.masks) if training.ema_decay else None
@@ -103,14 +105,13 @@ def train(
         state.model.train()
         state.optimizer.zero_grad()
         found = objective.backward(images, targets)
-        _finite(found.loss, step, epoch)
         masked.mask_gradients()
-        if training.clip_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(state.model.parameters(), training.clip_gradient_norm)
-        state.optimizer.step()
-        if average is not None:
-            average.update()
-        at.tally.add(found)
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), training.clip_gradient_norm or math.inf)
+        if _finite(at, found.loss, float(norm), epoch):
+            state.optimizer.step()
+            if average is not None:
+                average.update()
+            at.tally.add(found)
         done = Progress(step + 1, num_steps, (step + 1) / steps_per_epoch, *at.tally.means(), sparsity, rate)
         watch(done)
         ends = (step + 1) % steps_per_epoch == 0 or step + 1 == num_steps
@@ -157,12 +158,28 @@ class _Actor:
         return bool(due)
 
 
-def _finite(loss: float, step: int, epoch: float) -> None:
-    if not math.isfinite(loss):
+def _finite(at: Standing, loss: float, norm: float, epoch: float) -> bool:
+    """Whether loss and gradient are finite, so that the step may be applied.
+
+    One batch may be at fault (a damaged image, an overflow in bfloat16): such a step is left out, reported and counted
+    in the epoch's record. Several in a row are the fault of weights or rates.
+
+    Raises:
+        TrainingError: ``MOST_LEFT_OUT`` steps in a row were left out already.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        at.left_out = 0
+        return True
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    if at.left_out >= MOST_LEFT_OUT:
         raise TrainingError(
-            f"the loss is {loss} at epoch {epoch:.2f} (step {step})",
+            f"{what} at epoch {epoch:.2f} (step {at.step}), as in the {at.left_out} steps before it",
             "lower init_lr or learning_rate in the recipe, or check the images and the checkpoint",
         )
+    at.left_out += 1
+    at.tally.left_out += 1
+    at.state.report(f"{what} at epoch {epoch:.2f} (step {at.step}): this step is not applied")
+    return False
 
 
 def _epoch_line(done: Progress, tally: Tally) -> dict[str, Any]:
@@ -174,5 +191,6 @@ def _epoch_line(done: Progress, tally: Tally) -> dict[str, Any]:
         "train_top1": done.train_top1,
         "sparsity": done.sparsity,
         "learning_rate": done.learning_rate,
+        "steps_left_out": tally.left_out,
         "seconds": tally.seconds,
     }

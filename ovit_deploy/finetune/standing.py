@@ -5,6 +5,7 @@ no state of a generator is in it. The dense teacher is rebuilt from the starting
 (fingerprint.py). What recipe actions leave in Python objects, such as hooks, is done again (`actions.redo`).
 """
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from ovit_deploy.recipe.timeline import Timeline
 
 _PLAIN = ("scores", "before", "first_sparsity", "trainable", "prunings")  # fields of State that are saved as they are
 
+_SUMS = ("loss", "correct", "images", "steps", "left_out", "seconds")
+
 
 @dataclass
 class Tally:
@@ -30,6 +33,7 @@ class Tally:
     correct: int = 0
     images: int = 0
     steps: int = 0
+    left_out: int = 0  # steps that were not applied
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, found: StepLoss) -> None:
@@ -40,7 +44,9 @@ class Tally:
         self.steps += 1
 
     def means(self) -> tuple[float, float]:
-        """Mean loss and training top-1 so far."""
+        """Mean loss and training top-1 so far; not numbers before the first step that is applied."""
+        if not self.steps:
+            return math.nan, math.nan
         return self.loss / self.steps, self.correct / self.images
 
     @property
@@ -57,6 +63,7 @@ class Standing:
     average: WeightAverage | None
     step: int = 0
     acted: bool = False
+    left_out: int = 0  # steps in a row, before this one
     tally: Tally = field(default_factory=Tally)
 
     def as_tree(self) -> Tree:
@@ -66,7 +73,8 @@ class Standing:
         return {
             "step": self.step,
             "acted": self.acted,
-            "tally": {name: getattr(tally, name) for name in ("loss", "correct", "images", "steps", "seconds")},
+            "left_out": self.left_out,
+            "tally": {name: getattr(tally, name) for name in _SUMS},
             "model": dict(state.model.state_dict()),
             "frozen": [name for name, parameter in state.model.named_parameters() if not parameter.requires_grad],
             "optimizer": state.optimizer.state_dict(),
@@ -82,7 +90,7 @@ class Standing:
         Raises:
             RunError: it is of another model or optimizer.
         """
-        self.step, self.acted = tree["step"], tree["acted"]
+        self.step, self.acted, self.left_out = tree["step"], tree["acted"], tree["left_out"]
         for action in timeline.past(self.step * step, step, including=self.acted):
             redo(action, self.state)
         try:
