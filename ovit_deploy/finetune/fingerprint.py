@@ -54,7 +54,12 @@ class Start:
         cls, recipe: Recipe, choice: Choice, data: ImageData, model: nn.Module, memory_budget: int | None
     ) -> "Start":
         """For a model with its starting weights."""
-        written = {"text": recipe.text, "source": recipe.source, "overrides": recipe.overrides}
+        written = {
+            "text": recipe.text,
+            "source": recipe.source,
+            "overrides": recipe.overrides,
+            "places": list(recipe.places),
+        }
         weights = None if choice.weights is None else str(choice.weights)
         named = {"spec": asdict(choice.spec), "weights": weights, "pretrained": choice.pretrained}
         fingerprint = {
@@ -85,7 +90,9 @@ class Start:
 
     def recipe_again(self) -> Recipe:
         """The recipe that the run was started with."""
-        return parse_recipe(self.recipe["text"], source=self.recipe["source"], overrides=self.recipe["overrides"])
+        # The text is YAML whatever file it came from, and may have lost lines before it: places are those of that file.
+        recipe = parse_recipe(self.recipe["text"], source="recipe.yaml", overrides=self.recipe["overrides"])
+        return recipe.model_copy(update={"source": self.recipe["source"], "places": tuple(self.recipe["places"])})
 
     def choice_again(self) -> Choice:
         """The model that the run was started with."""

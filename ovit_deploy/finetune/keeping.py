@@ -38,7 +38,7 @@ def noting_signals() -> Iterator[Asked]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
 
     def note(number: int, _: FrameType | None) -> None:
         asked.by = signal.Signals(number)

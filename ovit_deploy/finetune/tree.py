@@ -49,7 +49,7 @@ def read(path: Path) -> Tree:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
         if metadata["sha256"] != _digest(metadata["tree"], tensors):
             raise ValueError("its checksum differs")
         return _decode(json.loads(metadata["tree"]), tensors)

@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from run_to_kill import (
     GRADUAL,
     NAME,
     RECIPES,
+    SPEC,
     dying_at_call,
     dying_at_step,
     dying_in_a_write,
@@ -26,10 +29,26 @@ from run_to_kill import (
 
 from ovit_deploy.errors import RunError
 from ovit_deploy.finetune import generations
+from ovit_deploy.finetune.fingerprint import Start
 from ovit_deploy.finetune.run import Watchers
+from ovit_deploy.models import Choice
+from ovit_deploy.recipe.load import parse_recipe
 
 KILLED = -9
+HELD = """
+modifiers:
+  - !EpochRangeModifier {start_epoch: 0, end_epoch: eval(epochs)}
+  - !ConstantPruningModifier {params: __ALL_PRUNABLE__, start_epoch: 0}
+"""
 PARTIAL = f".{NAME}.partial"
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """The runs take one thread, the other tests as many as before."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +124,26 @@ def test_a_run_that_was_cut_off_is_not_overwritten_nor_taken_for_another(tmp_pat
     with pytest.raises(RunError, match="was cut off") as refused:
         go(tmp_path)
     assert f"prune --resume {NAME}" in refused.value.hint
-    with pytest.raises(RunError, match=r"recipe.text: .*compression_sparsity"):
+    with pytest.raises(RunError, match=r"recipe\.text: -training: \{batch_size: 8, ema_decay"):
         go(tmp_path, "ac/dc", resume=True)
     monkeypatch.setattr("run_to_kill.images", lambda: images(seed=1))
     with pytest.raises(RunError, match=r"data.training sha256: \w+, now \w+"):
         go(tmp_path, resume=True)
     assert sorted(path.name for path in (tmp_path / PARTIAL / "resume").iterdir()) == before
+
+
+def test_a_run_is_begun_again_from_what_was_kept_of_it(tmp_path) -> None:
+    """Also where the recipe's file is no YAML, and its text had lines before it."""
+    recipe = parse_recipe("---\nepochs: 1\n" + HELD + "---\n# A recipe\n", source="r.md", overrides={"epochs": "2"})
+    choice = Choice(SPEC, Path("weights.safetensors"))
+    start = Start.of(recipe, choice, images(), torch.nn.Linear(2, 2), 10**9)
+    start.write(tmp_path / "resume")
+    read = Start.read(tmp_path / "resume")
+    read.check(start, lambda _: pytest.fail("nothing differs"))
+    assert read.choice_again() == choice
+    again = read.recipe_again()
+    assert (again.modifiers, again.places, again.source) == (recipe.modifiers, recipe.places, recipe.source)
+    assert again.modifiers[0].end_epoch == 2
 
 
 def test_there_must_be_something_to_resume(tmp_path) -> None:
