@@ -189,6 +189,7 @@ def _facts(
             "layers": {name: masks.sparsity({name: mask}) for name, mask in state.masks.items()},
         },
         "prunings": state.prunings,
+        "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
         "versions": versions(),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
     }
