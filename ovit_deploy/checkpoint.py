@@ -1,4 +1,4 @@
-"""Files of a run: a folder that appears whole or not at all, and safetensors files that say which model they hold.
+"""Files of a run, and safetensors files that say which model they hold.
 
     runs/<name>/
         model.safetensors   weights; its metadata holds the ModelSpec, so the file alone rebuilds the model
@@ -8,16 +8,14 @@
         metrics.jsonl       one line an epoch and one a pruning
         deployment/         what ``ovit-deploy export`` wrote
 
-While a run goes on, the folder is ``runs/.<name>.partial``; it is renamed when everything in it is complete.
+The folder appears when everything in it is complete (working_folder.py).
 Importing this module does not import torch.
 """
 
-import contextlib
 import json
 import os
-import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +128,11 @@ def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", spec: ModelSpec | 
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Replace a file at once: written beside it, flushed to disk, renamed."""
+    """Replace a file at once: written beside it, flushed to disk, renamed, its name flushed to disk.
+
+    Raises:
+        OSError: the disk is full or fails; the file is then what it was.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -138,35 +140,18 @@ def write(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        flush_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def new_run(name: str, runs: Path = RUNS) -> Iterator[Path]:
-    """A folder to work in that becomes ``runs/<name>`` when the block ends well, and goes away when it does not.
-
-    Raises:
-        RunError: the name is taken, or the folder cannot be written.
-    """
-    final = runs / name
-    if final.exists():
-        raise RunError(f"{final} exists already", "choose another --name")
-    partial = runs / f".{name}.partial"
+def flush_folder(folder: Path) -> None:
+    """The names in ``folder`` on the disk, so that a renaming outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        partial.mkdir(parents=True)
-    except FileExistsError as error:
-        raise RunError(
-            f"{partial} exists: a run of that name is going on, or died", "remove it, or choose another --name"
-        ) from error
-    except OSError as error:
-        raise RunError(f"{runs}: cannot be written ({error.strerror})", "work in a folder you may write to") from error
-    try:
-        yield partial
-        partial.rename(final)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_run(folder: Path) -> Run:

@@ -7,11 +7,13 @@
     ├── PruningError    an impossible sparsity, a Fisher that cannot be inverted
     ├── TrainingError   the loss is not finite
     ├── RunError        no run or export where one is needed, a folder that cannot be written
+    ├── InterruptedRunError   a run was asked to end, and is saved
     ├── ExportError     the exported file is not the model
     └── EngineError     an engine is missing, refuses the graph, or died
 
 An error is one line that says what is wrong and, as its hint, what to do about it. The command line prints both and
-exits with 1. A mistake of our own is an ``assert``, never an ``OvitError``.
+exits with 1, or where a run was interrupted with 128 and the signal's number. A mistake of our own is an ``assert``,
+never an ``OvitError``.
 """
 
 
@@ -49,6 +51,14 @@ class TrainingError(OvitError):
 
 class RunError(OvitError):
     """No run or export where one is needed, or a folder that cannot be written."""
+
+
+class InterruptedRunError(OvitError):
+    """A run was asked to end by ``signal``, and is saved; ``hint`` is the command that goes on."""
+
+    def __init__(self, message: str, hint: str, signal: int) -> None:
+        super().__init__(message, hint)
+        self.signal = signal
 
 
 class ExportError(OvitError):

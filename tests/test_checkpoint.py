@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from ovit_deploy import checkpoint
+from ovit_deploy import checkpoint, working_folder
 from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.errors import ModelError, RunError
 
@@ -34,7 +34,7 @@ def test_a_missing_checkpoint_is_an_error(tmp_path) -> None:
 
 
 def test_a_run_appears_whole(tmp_path) -> None:
-    with checkpoint.new_run("r", tmp_path) as folder:
+    with working_folder.new_run("r", tmp_path) as folder:
         (folder / "run.json").write_text("{}")
         assert not (tmp_path / "r").exists()
         with pytest.raises(RunError, match="no runs here"):
@@ -43,29 +43,29 @@ def test_a_run_appears_whole(tmp_path) -> None:
 
 
 def test_a_run_that_fails_leaves_nothing(tmp_path) -> None:
-    with pytest.raises(KeyboardInterrupt), checkpoint.new_run("r", tmp_path) as folder:
+    with pytest.raises(KeyboardInterrupt), working_folder.new_run("r", tmp_path) as folder:
         (folder / "metrics.jsonl").write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_is_not_taken_twice(tmp_path) -> None:
-    with checkpoint.new_run("r", tmp_path):
+    with working_folder.new_run("r", tmp_path):
         pass
-    with pytest.raises(RunError, match="exists already"), checkpoint.new_run("r", tmp_path):
+    with pytest.raises(RunError, match="exists already"), working_folder.new_run("r", tmp_path):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_told(tmp_path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(RunError, match="cannot be written"), checkpoint.new_run("r", tmp_path / "runs"):
+    with pytest.raises(RunError, match="cannot be written"), working_folder.new_run("r", tmp_path / "runs"):
         pass
 
 
 def test_runs_that_are_a_file_are_told(tmp_path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(RunError, match="cannot be written"), checkpoint.new_run("r", tmp_path / "runs"):
+    with pytest.raises(RunError, match="cannot be written"), working_folder.new_run("r", tmp_path / "runs"):
         pass
 
 

@@ -5,7 +5,8 @@
     ovit-deploy bench --engine deepsparse
 
 stdout carries the result (``--json`` for machines), stderr the progress. Exit codes: 0 done, 1 an error that names its
-remedy, 2 wrong usage, 130 interrupted.
+remedy, 2 wrong usage, 130 interrupted, 143 terminated; a run that was interrupted or terminated is saved, and can be
+resumed.
 """
 
 import sys
@@ -23,7 +24,7 @@ from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
-from ovit_deploy.errors import OvitError
+from ovit_deploy.errors import InterruptedRunError, OvitError
 
 app = App(
     name="ovit-deploy",
@@ -44,6 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(2)
+    except InterruptedRunError as error:
+        render.error(error.message, f"go on with {error.hint}")
+        sys.exit(128 + error.signal)
     except OvitError as error:
         render.error(error.message, error.hint)
         sys.exit(1)

@@ -32,6 +32,7 @@ from ovit_deploy.recipe.timeline import (
 from ovit_deploy.selectors import prunable
 
 if TYPE_CHECKING:
+    from ovit_deploy.cli.beginning import Beginning
     from ovit_deploy.finetune.run import Finished, Watchers
 
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -189,16 +190,22 @@ def _pruning(line: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def carry_out(
-    recipe: Recipe, choice: Choice, data: str | None, *, name: str | None, memory_budget: int | None, json: bool
-) -> "Finished":
+def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
     """Run the recipe under watch and tell how it ended."""
     from ovit_deploy.data import load_data
     from ovit_deploy.finetune.run import run
 
-    images = load_data(data)
+    images = load_data(asked.data)
     with watching() as watchers:
-        finished = run(recipe, choice, images, name=name, memory_budget=memory_budget, watchers=watchers)
+        finished = run(
+            asked.recipe,
+            asked.choice,
+            images,
+            name=asked.name,
+            memory_budget=asked.memory_budget,
+            watchers=watchers,
+            resume=asked.resume,
+        )
     if json:
         render.as_json({"run": str(finished.folder), **finished.facts})
     else:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ovit_deploy import models
 from ovit_deploy.cli import common, lists, render
+from ovit_deploy.cli.beginning import Options, begin
 from ovit_deploy.errors import OvitError, RecipeError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe
@@ -12,7 +12,7 @@ from ovit_deploy.recipe.sparsifier import Sparsifier
 
 def prune(
     *,
-    recipe: str,
+    recipe: str | None = None,
     model: str | None = None,
     checkpoint: Path | None = None,
     pretrained: bool = False,
@@ -21,6 +21,7 @@ def prune(
     sweep: str | None = None,
     recipe_arg: tuple[str, ...] = (),
     memory_budget: str | None = None,
+    resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -41,24 +42,27 @@ def prune(
             over the gradients. For recipes that prune once, at the start.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         memory_budget: What pruning may use, such as 6GB; by default half of the free memory.
+        resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline and the matched layers, and stop.
         json: Print the facts of the run as JSON.
     """
-    budget = common.parse_bytes(memory_budget)
     wanted = lists.sparsities(sweep, "--sweep") if sweep is not None else ()
-    if wanted and dry_run:
-        raise OvitError("--sweep with --dry-run: nothing to show beside the recipe's own timeline", "give one of them")
-    read = common.read_recipe(recipe, recipe_arg)
+    if wanted and (dry_run or resume is not None):
+        raise OvitError(
+            f"--sweep with {'--dry-run' if dry_run else '--resume'}: these do not go together", "give one of them"
+        )
+    given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget)
+    asked = begin(given, resume)
+    read = asked.recipe
     if not any(isinstance(modifier, Sparsifier) for modifier in read.modifiers):
         raise RecipeError(f"{read.source}: prunes nothing", "add a pruning modifier, or use ovit-deploy train")
-    choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained, section=read.model)
     if dry_run:
-        common.show_plan(read, choice)
+        common.show_plan(read, asked.choice)
         return
     if wanted:
-        _sweep(read, choice, data, wanted, name=name, memory_budget=budget, json=json)
+        _sweep(read, asked.choice, data, wanted, name=name, memory_budget=asked.memory_budget, json=json)
         return
-    common.carry_out(read, choice, data, name=name, memory_budget=budget, json=json)
+    common.carry_out(asked, json=json)
     if not json:
         render.next_command("ovit-deploy export --onnx")
 

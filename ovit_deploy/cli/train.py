@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
-from ovit_deploy import models
 from ovit_deploy.cli import common, render
+from ovit_deploy.cli.beginning import Options, begin
 
 
 def train(
     *,
-    recipe: str,
+    recipe: str | None = None,
     model: str | None = None,
     checkpoint: Path | None = None,
     pretrained: bool = False,
     data: str | None = None,
     name: str | None = None,
     recipe_arg: tuple[str, ...] = (),
+    resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -32,17 +33,17 @@ def train(
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
         name: Of the run; by default the recipe's name and the time.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
+        resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline, and stop.
         json: Print the facts of the run as JSON.
     """
-    read = common.read_recipe(recipe, recipe_arg)
-    choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained, section=read.model)
+    asked = begin(Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name), resume)
     if dry_run:
-        common.show_plan(read, choice)
+        common.show_plan(asked.recipe, asked.choice)
         return
-    finished = common.carry_out(read, choice, data, name=name, memory_budget=None, json=json)
+    finished = common.carry_out(asked, json=json)
     if not json:
         render.next_command(
             f"ovit-deploy prune --recipe recipes/deit_75.yaml --checkpoint {finished.folder}/model.safetensors"
-            + (f" --data {data}" if data else "")
+            + (f" --data {asked.data}" if asked.data else "")
         )

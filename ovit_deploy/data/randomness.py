@@ -18,6 +18,7 @@ class Chance(IntEnum):
     ORDER = 1  # of an epoch: (seed, epoch)
     IMAGE = 2  # augmentation of one draw: (seed, epoch, position)
     STEP = 3  # mixing and drop path of an optimizer step: (seed, step)
+    ACTION = 4  # what the actions before a step draw: (seed, step)
 
 
 def key(what: Chance, *where: int) -> int:

@@ -110,6 +110,16 @@ def _quantize(action: Quantize, state: State, epoch: float) -> None:
         calibrate(state.model, state.calibration(64 * modifier.num_calibration_steps).batches())
 
 
+def redo(action: Action, state: State) -> None:
+    """What a checkpoint cannot hold of an action that was carried out before it: objects, but no tensors."""
+    match action:
+        case Distill() | Freeze():
+            carry_out(action, state, 0.0)
+        case Quantize():
+            insert(state.model, action.modifier.quantization)
+            state.quantization = action.modifier.quantization
+
+
 def _train(action: Train, state: State) -> None:
     parameters = {name: state.model.get_parameter(name) for name in state.targets[action.place]}
     if not action.ends:

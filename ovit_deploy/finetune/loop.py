@@ -1,12 +1,13 @@
 """The plain torch loop. This is all of it, and where a recipe's actions fall:
 
-    for step in range(num_steps):
+    for step in range(first, num_steps):                        # first: 0, or where a checkpoint was taken
         carry out the actions due at this step's epoch          # prune, hold zeros, distil, weight decay
         learning rate <- timeline                               # a function of the epoch
         images, targets <- augmented batch; seed by step; mixup or cutmix
         gradients <- task loss, mixed with the dense model's opinion while distilling     # losses.py
-        mask gradients; clip; optimizer.step(); mask weights    # zeros stay zeros
+        mask gradients; clip; optimizer.step(); mask weights    # zeros stay zeros; no step that is not finite
         average of the weights <- weights, masked               # where the recipe has one: ema.py
+        save                                                    # after prunings, too; generations.py
     carry out the actions dated at the very end
     weights <- their average, where the recipe has one          # decided by the recipe, not by any image
 
@@ -15,7 +16,6 @@ seed and the step alone: the images and their augmentation (data/loaders.py), mi
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +28,13 @@ from ovit_deploy.errors import TrainingError
 from ovit_deploy.finetune import dynamic, masks
 from ovit_deploy.finetune.actions import State, carry_out
 from ovit_deploy.finetune.ema import WeightAverage
-from ovit_deploy.finetune.losses import Objective, StepLoss, mixing
+from ovit_deploy.finetune.losses import Objective, mixing
+from ovit_deploy.finetune.standing import Standing, Tally
+from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.recipe.schema import Training
 from ovit_deploy.recipe.timeline import Timeline
+
+MOST_LEFT_OUT = 3  # steps in a row
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ def train(
     teacher: nn.Module | None,
     watch: Callable[[Progress], None],
     record: Callable[[dict[str, Any]], None],
+    save: Callable[[Standing, bool], None] = lambda *_: None,
+    start: Tree | None = None,
 ) -> None:
     """Carry out ``timeline`` on ``state.model``.
 
@@ -66,9 +72,12 @@ def train(
         teacher: the dense model, where the recipe distils.
         watch: called after each step.
         record: called once an epoch, and once a pruning, with a line for metrics.jsonl.
+        save: called after each step and each pruning with where training stands, and whether an epoch or a pruning
+            ended there; it may raise, to stop.
+        start: where training stood when it was saved, to go on from there.
 
     Raises:
-        TrainingError: the loss is not finite; the step is not applied.
+        TrainingError: the loss or the gradient is not finite in several steps in a row; none of them is applied.
     """
     masked = masks.MaskedOptimizer(state.model, state.optimizer, state.masks)
     average = WeightAverage(state.model, training.ema_decay, state.masks) if training.ema_decay else None
@@ -77,12 +86,15 @@ def train(
     num_steps = round(timeline.num_epochs * steps_per_epoch)
     objective = Objective(state, teacher, training)
     mix = mixing(training, getattr(state.model, "num_classes", 0))
-    batches = train_batches(loader)
-    tally = _Tally()
+    at = Standing(state, average)
+    if start is not None:
+        at.put_back(start, timeline, 1 / steps_per_epoch)
+    act = _Actor(at, timeline, steps_per_epoch, training.seed, record, save)
+    batches = train_batches(loader, first_step=at.step)
     sparsity = masks.sparsity(state.masks)
-    for step in range(num_steps):
+    for step in range(at.step, num_steps):
         epoch = step / steps_per_epoch
-        if _act(state, timeline, epoch, 1 / steps_per_epoch, average, record):
+        if act():
             sparsity = masks.sparsity(state.masks)
         rate = timeline.learning_rate(epoch, 1 / steps_per_epoch)
         for group in state.optimizer.param_groups:
@@ -93,55 +105,84 @@ def train(
         state.model.train()
         state.optimizer.zero_grad()
         found = objective.backward(images, targets)
-        _finite(found.loss, step, epoch)
         masked.mask_gradients()
-        if training.clip_gradient_norm is not None:
-            nn.utils.clip_grad_norm_(state.model.parameters(), training.clip_gradient_norm)
-        state.optimizer.step()
-        if average is not None:
-            average.update()
-        tally.add(found)
-        done = Progress(step + 1, num_steps, (step + 1) / steps_per_epoch, *tally.means(), sparsity, rate)
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), training.clip_gradient_norm or math.inf)
+        if _finite(at, found.loss, float(norm), epoch):
+            state.optimizer.step()
+            if average is not None:
+                average.update()
+            at.tally.add(found)
+        done = Progress(step + 1, num_steps, (step + 1) / steps_per_epoch, *at.tally.means(), sparsity, rate)
         watch(done)
-        if (step + 1) % steps_per_epoch == 0 or step + 1 == num_steps:
-            record(_epoch_line(done, tally))
-            tally = _Tally()
-    _act(state, timeline, num_steps / steps_per_epoch, 1 / steps_per_epoch, average, record)
+        ends = (step + 1) % steps_per_epoch == 0 or step + 1 == num_steps
+        if ends:
+            record(_epoch_line(done, at.tally))
+            at.tally = Tally()
+        at.step, at.acted = step + 1, False
+        save(at, ends)
+    act()
     if average is not None:
         average.copy_to_model()
     objective.end()
     state.model.eval()
 
 
-def _act(
-    state: State,
-    timeline: Timeline,
-    epoch: float,
-    step: float,
-    average: WeightAverage | None,
-    record: Callable[[dict[str, Any]], None],
-) -> bool:
-    """Carry out what is due; whether anything was."""
-    due = timeline.due(epoch, step)
-    for action in due:
-        count = len(state.prunings)
-        carry_out(action, state, epoch)
-        for line in state.prunings[count:]:
-            record(line)
-        if average is not None and len(state.prunings) > count:
-            average.restart()
-    return bool(due)
+@dataclass(frozen=True)
+class _Actor:
+    """Carries out what is due where training stands."""
+
+    at: Standing
+    timeline: Timeline
+    steps_per_epoch: int
+    seed: int
+    record: Callable[[dict[str, Any]], None]
+    save: Callable[[Standing, bool], None]
+
+    def __call__(self) -> bool:
+        """Carry it out, unless it is done; whether anything was due."""
+        at, epoch = self.at, self.at.step / self.steps_per_epoch
+        due = [] if at.acted else self.timeline.due(epoch, 1 / self.steps_per_epoch)
+        if due:
+            seed_all(Chance.ACTION, self.seed, at.step)
+        before = len(at.state.prunings)
+        for action in due:
+            count = len(at.state.prunings)
+            carry_out(action, at.state, epoch)
+            for line in at.state.prunings[count:]:
+                self.record(line)
+            if at.average is not None and len(at.state.prunings) > count:
+                at.average.restart()
+        at.acted = True
+        if len(at.state.prunings) > before:
+            self.save(at, True)
+        return bool(due)
 
 
-def _finite(loss: float, step: int, epoch: float) -> None:
-    if not math.isfinite(loss):
+def _finite(at: Standing, loss: float, norm: float, epoch: float) -> bool:
+    """Whether loss and gradient are finite, so that the step may be applied.
+
+    One batch may be at fault (a damaged image, an overflow in bfloat16): such a step is left out, reported and counted
+    in the epoch's record. Several in a row are the fault of weights or rates.
+
+    Raises:
+        TrainingError: ``MOST_LEFT_OUT`` steps in a row were left out already.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        at.left_out = 0
+        return True
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    if at.left_out >= MOST_LEFT_OUT:
         raise TrainingError(
-            f"the loss is {loss} at epoch {epoch:.2f} (step {step})",
+            f"{what} at epoch {epoch:.2f} (step {at.step}), as in the {at.left_out} steps before it",
             "lower init_lr or learning_rate in the recipe, or check the images and the checkpoint",
         )
+    at.left_out += 1
+    at.tally.left_out += 1
+    at.state.report(f"{what} at epoch {epoch:.2f} (step {at.step}): this step is not applied")
+    return False
 
 
-def _epoch_line(done: Progress, tally: "_Tally") -> dict[str, Any]:
+def _epoch_line(done: Progress, tally: Tally) -> dict[str, Any]:
     return {
         "event": "epoch",
         "epoch": done.epoch,
@@ -150,24 +191,6 @@ def _epoch_line(done: Progress, tally: "_Tally") -> dict[str, Any]:
         "train_top1": done.train_top1,
         "sparsity": done.sparsity,
         "learning_rate": done.learning_rate,
-        "seconds": time.perf_counter() - tally.started,
+        "steps_left_out": tally.left_out,
+        "seconds": tally.seconds,
     }
-
-
-class _Tally:
-    """Sums over the steps of an epoch."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.loss = 0.0
-        self.correct = self.images = self.steps = 0
-
-    def add(self, found: StepLoss) -> None:
-        self.loss += found.loss
-        self.correct += found.correct
-        self.images += found.images
-        self.steps += 1
-
-    def means(self) -> tuple[float, float]:
-        """Mean loss and training top-1 so far."""
-        return self.loss / self.steps, self.correct / self.images

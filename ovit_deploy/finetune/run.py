@@ -1,13 +1,12 @@
 """The stage behind ``prune`` and ``train``: a recipe carried out on a model and images, into a run folder."""
 
+import contextlib
 import copy
 import json
 import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,25 @@ import psutil
 import torch
 from torch import nn
 
-from ovit_deploy import checkpoint, models
+from ovit_deploy import checkpoint, models, working_folder
 from ovit_deploy.checkpoint import RUNS, ModelSpec
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
-from ovit_deploy.finetune import loop, masks
+from ovit_deploy.finetune import generations, loop, masks
 from ovit_deploy.finetune.actions import State
 from ovit_deploy.finetune.drop_path import set_drop_path
 from ovit_deploy.finetune.evaluate import Evaluation, evaluate
+from ovit_deploy.finetune.fingerprint import Start, versions
+from ovit_deploy.finetune.keeping import Asked, Journal, Keeper, noting_signals
 from ovit_deploy.finetune.losses import check_distillable
 from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration, Method
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.pruners import GradientPruningModifier
+from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Action, Distill, Prune
-
-_PACKAGES = ("ovit-deploy", "torch", "torchvision", "timm", "numpy", "numba", "safetensors")
+from ovit_deploy.working_folder import RESUME
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def run(
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
     methods: Mapping[str, Method] | None = None,
+    resume: bool = False,
 ) -> Finished:
     """Carry out ``recipe`` and leave the result in ``runs/<name>``.
 
@@ -71,13 +73,14 @@ def run(
         runs: the folder of all runs.
         memory_budget: bytes that pruning may use, by default half of what is free.
         watchers: who is told how it goes.
-        methods: what prunes, by the place of a modifier, instead of what it stands for.
+        methods: what prunes, by the place of a modifier, instead of what it stands for; such a run cannot be resumed.
+        resume: go on with the run ``name`` that was cut off.
 
     Raises:
-        OvitError: nothing is left behind then.
+        InterruptedRunError: SIGINT or SIGTERM came; the run is saved.
+        OvitError: nothing is left behind then, but checkpoints of what was done.
     """
     watchers = watchers or Watchers()
-    started = time.perf_counter()
     seed_all(Chance.START, recipe.training.seed)
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
     model = models.build(choice)
@@ -90,9 +93,19 @@ def run(
     loader = train_loader(data.train, preprocessing, recipe.training)
     test = eval_loader(data.test, preprocessing)
     name = name or f"{recipe.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    with checkpoint.new_run(name, runs) as folder:
+    with working_folder.new_run(name, runs, resume=resume) as folder:
         watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
-        dense = evaluate(model, test) if choice.weights or choice.pretrained else None
+        start = Start.of(recipe, choice, data, model, memory_budget)
+        kept = folder / RESUME
+        saved = None
+        if resume:
+            Start.read(kept).check(start, watchers.report)
+            saved = generations.newest(kept, watchers.report)
+            journal = Journal.from_tree(folder, saved["journal"], saved["training"]["step"])
+            watchers.report(f"going on at step {journal.resumed_at[-1]}")
+        else:
+            start.write(kept)
+            journal = Journal(folder, evaluate(model, test) if choice.weights or choice.pretrained else None)
         state = State(
             model=model,
             optimizer=optimizer_for(model, recipe.training),
@@ -101,11 +114,11 @@ def run(
             memory_budget=memory_budget,
             report=watchers.report,
             teacher=teacher,
-            scratch=folder,
+            scratch=kept,
             methods=dict(methods or {}),
             compat=recipe.compat,
         )
-        with (folder / "metrics.jsonl").open("w", buffering=1) as metrics:
+        with noting_signals() if not methods else contextlib.nullcontext(Asked()) as asked:
             loop.train(
                 state,
                 loader,
@@ -113,12 +126,21 @@ def run(
                 recipe.training,
                 teacher=teacher,
                 watch=watchers.step,
-                record=lambda line: print(json.dumps(line), file=metrics),
+                record=journal.record,
+                save=Keeper(kept, asked, journal, _command(recipe, name)) if not methods else lambda *_: None,
+                start=saved["training"] if saved else None,
             )
-        facts = _facts(recipe, choice, data, dense, evaluate(model, test), state)
-        facts |= {"seconds": time.perf_counter() - started, "preprocessing": preprocessing.as_dict()}
+        facts = _facts(recipe, choice, data, journal.dense, evaluate(model, test), state)
+        facts |= {"seconds": journal.seconds, "preprocessing": preprocessing.as_dict()}
+        facts |= {"resumed_at_steps": journal.resumed_at} if journal.resumed_at else {}
         _save(folder, state, replace(choice.spec, quantization=facts["quantization"]), recipe, facts)
     return Finished(runs / name, facts)
+
+
+def _command(recipe: Recipe, name: str) -> str:
+    """How a user goes on with a run."""
+    prunes = any(isinstance(modifier, Sparsifier) for modifier in recipe.modifiers)
+    return f"ovit-deploy {'prune' if prunes else 'train'} --resume {name}"
 
 
 def _calibration(data: ImageData, preprocessing: Preprocessing, num_images: int, seed: int) -> Calibration:
@@ -168,7 +190,7 @@ def _facts(
         },
         "prunings": state.prunings,
         "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
-        "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
+        "versions": versions(),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
     }
 

@@ -59,6 +59,8 @@ def read_recipe(
     inside = carrier.yaml_of(text, source)
     document = yaml.parse(inside, dict(overrides or {}))
     recipe = _Reader(document, source, dialect).read(inside) if not document.problems else None
+    if recipe is not None and overrides:
+        recipe = recipe.model_copy(update={"overrides": dict(overrides)})
     return (None if document.problems else recipe), document.problems
 
 

@@ -112,6 +112,8 @@ class Recipe(Declaration):
 
     source: str
     text: str
+    # New values for the variables of the text.
+    overrides: dict[str, str] = Field(default_factory=dict)
     modifiers: tuple[Modifier, ...]
     # Whose dates, ties and rates count where they differ from ours: `ovit_deploy.recipe.sparseml`.
     compat: Compat | None = None

@@ -166,6 +166,15 @@ class Timeline:
         ]
         return [action for action in settings if not isinstance(action, Prune)] + prunings
 
+    def past(self, epoch: float, step: float, *, including: bool) -> list[Action]:
+        """The settings (all but prunings) of the steps before the one at ``epoch``; ``including`` its own."""
+        settings = [item for item in self.dated if not isinstance(item.action, Prune)]
+        if self.compat == "sparseml":
+            end = round(epoch / step) + including
+            return [item.action for item in settings if sparseml.first_step(item.epoch, step) < end]
+        until = epoch + step / 2 if including else epoch - step / 2
+        return [item.action for item in settings if -step / 2 <= item.epoch < until]
+
     @property
     def final_sparsity(self) -> float | None:
         """What the last pruning asks for."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ovit_deploy import checkpoint
+from ovit_deploy import checkpoint, working_folder
 from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.cli import main
 
@@ -22,7 +22,7 @@ KWARGS = {
 
 def make_run(name: str, model: nn.Module, masks: dict[str, Tensor], *, data_source: str | None) -> Path:
     spec = ModelSpec("vit_tiny_patch16_224", KWARGS, (0.286,), (0.353,), tuple("abcdefghij"))
-    with checkpoint.new_run(name) as folder:
+    with working_folder.new_run(name) as folder:
         checkpoint.save_tensors(folder / "model.safetensors", model.state_dict(), spec)
         checkpoint.save_tensors(folder / "masks.safetensors", {n: m.to(torch.uint8) for n, m in masks.items()})
         checkpoint.write(folder / "recipe.yaml", "modifiers: []\n")

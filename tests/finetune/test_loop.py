@@ -1,7 +1,10 @@
 import pytest
 import torch
+from cases import tiny_vit
+from torch import nn
 from training_cases import trained, weights_of
 
+from ovit_deploy.errors import TrainingError
 from ovit_deploy.finetune import masks
 from ovit_deploy.finetune.ema import WeightAverage
 
@@ -114,3 +117,46 @@ def test_healing_is_in_the_record_and_lowers_every_layers_error() -> None:
     assert healing["samples"] == 32
     assert set(healing["before"]) == set(state.masks)
     assert all(healing["after"][name] <= error for name, error in healing["before"].items())
+
+
+class PoisonedAt(nn.Module):
+    """A model whose output, or only the gradient of it, is not a number in some steps."""
+
+    def __init__(self, steps: set[int], *, gradient: bool) -> None:
+        super().__init__()
+        self.inner = tiny_vit()
+        self.num_classes = 10
+        self.steps = steps
+        self.gradient = gradient
+        self.step = -1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = self.inner(images)
+        if not self.training:
+            return logits
+        self.step += 1
+        if self.step not in self.steps:
+            return logits
+        if self.gradient:
+            logits.register_hook(lambda gradient: gradient * torch.nan)
+            return logits
+        return logits * torch.nan
+
+
+@pytest.mark.parametrize("clip", ["1.0", "null"])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_step_that_is_not_finite_is_left_out_and_counted(gradient, clip) -> None:
+    model = PoisonedAt({2, 3, 4, 9}, gradient=gradient)
+    state, steps, records = trained(f"clip_gradient_norm: {clip}", "", model=model)
+    assert len(steps) == 16
+    assert all(parameter.isfinite().all() for parameter in state.model.parameters())
+    assert [line["steps_left_out"] for line in records if line["event"] == "epoch"] == [3, 1]
+    applied = {int(moments["step"]) for moments in state.optimizer.state.values()}
+    assert applied == {12}
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_several_steps_in_a_row_that_are_not_finite_end_the_run(gradient) -> None:
+    what = "the gradient's norm is nan" if gradient else "the loss is nan"
+    with pytest.raises(TrainingError, match=rf"{what} at epoch 0.75 \(step 6\), as in the 3 steps before it"):
+        trained("", "", model=PoisonedAt({3, 4, 5, 6}, gradient=gradient))
