@@ -49,8 +49,8 @@ modifiers:
 RECIPES = {
     "gradual": GRADUAL,
     "fisher average": GRADUAL.replace("num_grads: 32", "num_grads: 32\n    fisher_ema: 0.5"),
-    "int8": GRADUAL.replace("ema_decay: 0.9, ", "")
-    + "  - !QuantizationModifier {start_epoch: 0.5, disable_quantization_observer_epoch: 2.5}\n",
+    "int8": GRADUAL.replace("ema_decay: 0.9, ", "").replace("end_epoch: 3", "end_epoch: 4")
+    + "  - !QuantizationModifier {start_epoch: 2.5, disable_quantization_observer_epoch: 2.75}\n",
     "movement": GRADUAL.replace("OViTPruning", "MovementPruning").split("    fisher_block")[0],
     "ac/dc": """
 training: {batch_size: 8, optimizer: sgd, learning_rate: 1e-2}
