@@ -93,7 +93,8 @@ def run(
     loader = train_loader(data.train, preprocessing, recipe.training)
     test = eval_loader(data.test, preprocessing)
     name = name or f"{recipe.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    with working_folder.new_run(name, runs, resume=resume) as folder:
+    noting = noting_signals() if not methods else contextlib.nullcontext(Asked())
+    with noting as asked, working_folder.new_run(name, runs, resume=resume) as folder:
         watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
         start = Start.of(recipe, choice, data, model, memory_budget)
         kept = folder / RESUME
@@ -118,18 +119,17 @@ def run(
             methods=dict(methods or {}),
             compat=recipe.compat,
         )
-        with noting_signals() if not methods else contextlib.nullcontext(Asked()) as asked:
-            loop.train(
-                state,
-                loader,
-                plan,
-                recipe.training,
-                teacher=teacher,
-                watch=watchers.step,
-                record=journal.record,
-                save=Keeper(kept, asked, journal, _command(recipe, name)) if not methods else lambda *_: None,
-                start=saved["training"] if saved else None,
-            )
+        loop.train(
+            state,
+            loader,
+            plan,
+            recipe.training,
+            teacher=teacher,
+            watch=watchers.step,
+            record=journal.record,
+            save=Keeper(kept, asked, journal, _command(recipe, name)) if not methods else lambda *_: None,
+            start=saved["training"] if saved else None,
+        )
         facts = _facts(recipe, choice, data, journal.dense, evaluate(model, test), state)
         facts |= {"seconds": journal.seconds, "preprocessing": preprocessing.as_dict()}
         facts |= {"resumed_at_steps": journal.resumed_at} if journal.resumed_at else {}
