@@ -3,6 +3,7 @@ processes only: they are forked from a server that has imported everything and c
 
 import functools
 import hashlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -96,8 +97,9 @@ def dying_at_step(runs: Path, step: int, recipe: str, resume: bool) -> None:
     go(runs, recipe, resume=resume, watchers=Watchers(step=watch))
 
 
-def dying_at_call(runs: Path, place: Any, name: str, number: int, recipe: str, resume: bool) -> None:
-    """Killed in that call of a function."""
+def dying_at_call(runs: Path, module: str, name: str, number: int, recipe: str, resume: bool) -> None:
+    """Killed in that call of a module's function."""
+    place = importlib.import_module(module)
     called, real = 0, getattr(place, name)
 
     def counted(*arguments: Any, **settings: Any) -> Any:

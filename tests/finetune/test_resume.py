@@ -1,7 +1,6 @@
 """Runs that are killed, and go on: the weights are those of the run that nothing happened to, down to the bit."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -94,7 +93,7 @@ def test_killed_between_two_prunings_and_again_in_the_last_step(tmp_path, uninte
 
 
 def test_killed_right_after_a_pruning_before_it_is_saved(tmp_path, uninterrupted) -> None:
-    assert in_a_process(dying_at_call, tmp_path, generations, "save", 3, "gradual", False) == KILLED
+    assert in_a_process(dying_at_call, tmp_path, generations.__name__, "save", 3, "gradual", False) == KILLED
     assert resumed(tmp_path) == uninterrupted["gradual"]
 
 
@@ -103,7 +102,7 @@ def test_killed_inside_a_save(tmp_path, uninterrupted, kind, number) -> None:
     if kind == "write":
         assert in_a_process(dying_in_a_write, tmp_path, number, "gradual", False) == KILLED
     else:
-        assert in_a_process(dying_at_call, tmp_path, os, "fsync", number, "gradual", False) == KILLED
+        assert in_a_process(dying_at_call, tmp_path, "os", "fsync", number, "gradual", False) == KILLED
     assert resumed(tmp_path) == uninterrupted["gradual"]
 
 
