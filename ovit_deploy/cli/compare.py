@@ -41,8 +41,8 @@ def compare(
     Example: ovit-deploy compare --methods ovit,magnitude --sparsities 0.5,0.75,0.9
 
     Args:
-        methods: Names with commas between: ovit, ovit_refined, ovit_cumulative, fast_ovit, woodfisher, mfac,
-            gradient_weight, magnitude, uniform_magnitude, sparsegpt, wanda, obc.
+        methods: Names with commas between: ovit, ovit_refined, ovit_cumulative, ovit_block4, fast_ovit, woodfisher,
+            mfac, gradient_weight, magnitude, uniform_magnitude, sparsegpt, wanda, obc.
         sparsities: Fractions of zeros with commas between.
         model: A timm model name.
         checkpoint: Its weights, a safetensors file.

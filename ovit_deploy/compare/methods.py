@@ -28,6 +28,7 @@ METHODS: dict[str, Method] = {
     "ovit": OViT(block_size=192, num_grads=4096, damping=1e-8),
     "ovit_refined": OViT(block_size=192, num_grads=4096, damping=1e-8, refine=True),
     "ovit_cumulative": OViT(block_size=192, num_grads=4096, damping=1e-8, allocation="cumulative"),
+    "ovit_block4": OViT(block_size=192, num_grads=4096, damping=1e-8, pattern="block4"),
     "fast_ovit": FastOViT(block_size=192, num_grads=256, damping=1e-2),
     "woodfisher": WoodFisher(block_size=192, num_grads=4096, damping=1e-6),
     "mfac": MFAC(block_size=2048, num_grads=1024, damping=1e-6),
