@@ -44,7 +44,7 @@ def bench(
     Example: ovit-deploy bench --engine deepsparse --engine onnxruntime
 
     Args:
-        engine: What runs the model: onnxruntime, openvino, pytorch, ovit (our own), deepsparse, or all that are here; may be
+        engine: What runs the model: onnxruntime, openvino, pytorch, ovit, deepsparse, or all that are here; may be
             given several times. Options follow a colon: openvino:precision=bf16 (ovit-deploy engines lists them).
             By default onnxruntime.
         model: An .onnx file, or a timm model name to time with random weights.
