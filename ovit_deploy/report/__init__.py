@@ -5,7 +5,7 @@
     commands.py      the commands that make a run again
     flatten.py       facts of any shape as rows of a table
     blocks.py        what a page consists of: text, tables, pictures, code
-    sections.py      a block for everything there is to tell; evidence.py what ran how, and where
+    sections.py      a section for everything there is to tell; accuracy.py, evidence.py the longer ones
     plots.py         the pictures
     html.py          blocks as one page that needs no other file (page.html.j2); markdown.py the same as Markdown
 

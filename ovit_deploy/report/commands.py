@@ -24,12 +24,12 @@ _FLAGS = {
 _SUITE = "bench_settings.yaml"
 
 
-def commands(run: "Gathered") -> list[str]:
+def reproduce(run: "Gathered") -> list[str]:
     """From the dense model to the measurements, in order; a command a line, files that they need before them."""
     made = [make(run), _evaluate(run)]
     if run.card is not None:
         made.append(_export(run, run.card))
-    return [*made, *(line for bench in run.benches for line in _bench(run, bench["settings"]))]
+    return [*made, *(line for done in run.benches for line in bench(run, done.get("settings", {})))]
 
 
 def recipe_file(run: "Gathered") -> str | None:
@@ -71,8 +71,8 @@ def _export(run: "Gathered", card: dict[str, Any]) -> str:
     return _line([*words, "--quantize", "int8"] if "post_training" in card.get("run", {}) else words)
 
 
-def _bench(run: "Gathered", settings: dict[str, Any]) -> Iterable[str]:
-    """One command; settings that flags cannot say go into a suite file, which is JSON and so YAML."""
+def bench(run: "Gathered", settings: dict[str, Any]) -> Iterable[str]:
+    """Measures it again; settings that flags cannot say go into a suite file, which is JSON and so YAML."""
     defaults = LatencySuite().model_dump(mode="json")
     own = {key: value for key, value in settings.items() if key not in defaults or value != defaults[key]}
     engines = own.get("engines", [])

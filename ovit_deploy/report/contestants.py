@@ -25,7 +25,8 @@ class Contestant:
 
     Args:
         run: Letter of the run.
-        case: Batch size, threads and, where there is one, the scenario; only the same ones can be compared.
+        case: Scenario, batch size and threads.
+        machine: What it ran on; only what has the same case and machine can be compared.
         engine: With its options.
         weights: Which variant.
         dense: Whether it is the twin without zeros of a sparse model.
@@ -39,6 +40,7 @@ class Contestant:
 
     run: str
     case: str
+    machine: str
     engine: str
     weights: str
     dense: bool
@@ -51,10 +53,8 @@ class Contestant:
 
 
 def contestants(report: Report) -> list[Contestant]:
-    """All rows of all runs, those of one case together."""
-    found = [one for run in report.runs for one in _of_run(run)]
-    cases = list(dict.fromkeys(one.case for one in found))
-    return sorted(found, key=lambda one: cases.index(one.case))
+    """All rows of all runs."""
+    return [one for run in report.runs for one in _of_run(run)]
 
 
 def _of_run(run: Gathered) -> Iterator[Contestant]:
@@ -64,6 +64,7 @@ def _of_run(run: Gathered) -> Iterator[Contestant]:
             yield Contestant(
                 run=run.letter,
                 case=case(row),
+                machine=machine(bench),
                 engine=row["engine"],
                 weights=row["weights"],
                 dense=_is_twin(row, run),
@@ -77,10 +78,17 @@ def _of_run(run: Gathered) -> Iterator[Contestant]:
 
 
 def case(row: dict[str, Any]) -> str:
-    """What two rows must have in common to be compared."""
+    """What two rows of a benchmark must have in common to be compared."""
     threads = f"{row['threads']} thread{'s' if row['threads'] != 1 else ''}"
     scenario = f"{row['scenario']}, " if isinstance(row.get("scenario"), str) else ""
     return f"{scenario}batch {row['batch_size']}, {threads}"
+
+
+def machine(bench: dict[str, Any]) -> str:
+    """What a benchmark ran on, in words."""
+    hardware = bench.get("hardware", {})
+    cores = f"{hardware.get('usable_cores', '?')} cores"
+    return ", ".join([hardware.get("cpu", "an unknown machine"), cores, *hardware.get("instructions", ())])
 
 
 def accuracy_of(row: dict[str, Any], run: Gathered) -> Accuracy | None:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from ovit_deploy.report.commands import commands
+from ovit_deploy.report.commands import reproduce
 from ovit_deploy.report.contestants import contestants
 from ovit_deploy.report.gather import Gathered, Report
 
@@ -31,7 +31,7 @@ def _run(run: Gathered) -> dict[str, Any]:
         "export": run.card,
         "benches": [bench | {"rows": [_row(row) for row in bench.get("rows", ())]} for bench in run.benches],
         "missing": [asdict(lack) for lack in run.missing],
-        "commands": commands(run),
+        "commands": reproduce(run),
     }
 
 

@@ -71,4 +71,4 @@ def _facts(run: Gathered) -> Iterator[tuple[str, str]]:
     if run.card:
         yield from flatten.pairs({key: run.card[key] for key in ("created", "versions") if key in run.card}, "export")
     for number, bench in enumerate(run.benches):
-        yield from flatten.pairs(bench["hardware"], f"bench {number + 1}" if number else "bench")
+        yield from flatten.pairs(bench.get("hardware", {}), f"bench {number + 1}" if number else "bench")

@@ -8,7 +8,7 @@ from ovit_deploy.drawing.axes import Axis, Frame
 from ovit_deploy.drawing.panels import Panel
 from ovit_deploy.report.contestants import Contestant
 
-_WIDTH, _HEIGHT = 660, 370
+_WIDTH, _HEIGHT = 660, 390
 _BAR, _LETTER = 18, 6.6
 Marks = Mapping[tuple[str, str], tuple[str, str]]
 
@@ -23,7 +23,7 @@ def looks(contestants: Sequence[Contestant]) -> Marks:
     }
 
 
-def accuracy_against_latency(contestants: Sequence[Contestant], look: Marks, title: str) -> str | None:
+def accuracy_against_latency(contestants: Sequence[Contestant], look: Marks, title: str, machine: str) -> str | None:
     """Top-1 over the median latency with both intervals; None if nobody has both."""
     shown = [one for one in contestants if one.accuracy and one.median_ms]
     if not shown:
@@ -31,9 +31,13 @@ def accuracy_against_latency(contestants: Sequence[Contestant], look: Marks, tit
     spans_ms = [bound for one in shown for bound in _span_ms(one)]
     percents = [100 * bound for one in shown if one.accuracy for bound in one.accuracy.interval95]
     across, down = axes.fitting(min(spans_ms), max(spans_ms)), axes.linear(min(percents), max(percents), most=100.0)
-    frame = Frame(56, 54, _WIDTH - 16, _HEIGHT - 52, across, down)
+    frame = Frame(56, 76, _WIDTH - 16, _HEIGHT - 52, across, down)
     logarithmic = " (logarithmic)" if across.logarithmic else ""
-    parts = [svg.text(12, 18, title, "title"), *frame.drawn(f"median latency, ms{logarithmic}", "top-1, %")]
+    parts = [
+        svg.text(12, 18, title, "title"),
+        svg.text(12, 36, machine, "faint"),
+        *frame.drawn(f"median latency, ms{logarithmic}", "top-1, %"),
+    ]
     for one in sorted(shown, key=lambda one: not one.dense):  # sparse ones lie on top
         parts += _point(one, frame, *look[one.engine, one.run])
     return svg.document(_WIDTH, _HEIGHT, title, parts)

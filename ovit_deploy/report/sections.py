@@ -1,15 +1,13 @@
 """Everything there is to tell of runs, section by section. Numbers in words are made here and nowhere else."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from ovit_deploy.drawing import marks
 from ovit_deploy.recipe import Recipe, picture, planning
-from ovit_deploy.report import plots
+from ovit_deploy.report import commands, plots
+from ovit_deploy.report.accuracy import accuracy_against_latency, percents
 from ovit_deploy.report.blocks import Block, Cell, Code, Picture, Remark, Section, Table, Text
-from ovit_deploy.report.commands import commands, recipe_file
-from ovit_deploy.report.contestants import Contestant, contestants
 from ovit_deploy.report.evidence import environment, evidence
 from ovit_deploy.report.gather import Gathered, Report
 
@@ -20,7 +18,7 @@ def sections(report: Report) -> list[Section]:
     """All of them, in the order of the page; each says so where there is nothing to show."""
     return [
         Section("Runs", list(_summary(report))),
-        Section("Accuracy against latency", list(_accuracy_against_latency(report))),
+        Section("Accuracy against latency", list(accuracy_against_latency(report))),
         Section("Sparsity per layer", list(_sparsity(report))),
         Section("Schedule", list(_schedules(report))),
         Section("Prunings", list(_prunings(report))),
@@ -53,68 +51,10 @@ def _run(run: Gathered) -> list[Cell]:
         f"{zeros:.2%}",
         f"{100 * dense['top1']:.2f}" if dense else NONE,
         f"{100 * final['top1']:.2f}" if final else NONE,
-        _percents(final["interval95"]) if final else NONE,
+        percents(final["interval95"]) if final else NONE,
         f"{final['images']:,}" if final else NONE,
         f"{facts['seconds']:.0f}" if "seconds" in facts else NONE,
     ]
-
-
-def _accuracy_against_latency(report: Report) -> Iterator[Block]:
-    found = contestants(report)
-    if not found:
-        yield Text("None of these runs was measured on an engine.")
-        return
-    look = plots.looks(found)
-    for case in dict.fromkeys(one.case for one in found):
-        own = [one for one in found if one.case == case]
-        drawn = plots.accuracy_against_latency(own, look, case)
-        if drawn:
-            yield Picture(drawn, f"Top-1 over median latency: {case}")
-        yield Table(_COLUMNS, [_contestant(one, look) for one in own], title=case)
-    yield Text(
-        "Intervals are of 95 %: Wilson's for top-1, for latency a bootstrap over blocks of runs, which does not hold "
-        "what differs from one start of a process, or one day, to the next. Hollow: the dense twin, the same graph "
-        "with its zeros filled by random values; its latency is the dense model's, and so is the top-1 beside it."
-    )
-
-
-_COLUMNS = (
-    "",
-    "run",
-    "engine",
-    "weights",
-    "median ms",
-    "95 % interval",
-    "images/s",
-    "against dense twin",
-    "top-1, %",
-    "95 % interval",
-    "top-1 of",
-)
-
-
-def _contestant(one: Contestant, look: plots.Marks) -> list[Cell]:
-    form, colour = look[one.engine, one.run]
-    told = f"{one.engine}, {one.weights}"
-    sign: Cell = Picture(marks.legend(form, colour, told, hollow=one.dense), "") if one.accuracy else ""
-    known = one.accuracy
-    times = [
-        _digits(one.median_ms),
-        f"{_digits(one.interval_ms[0])} to {_digits(one.interval_ms[1])}" if one.interval_ms else NONE,
-        _digits(one.images_per_s),
-        _gain(one.gain),
-    ]
-    if one.error:
-        times = [f"failed: {one.error}", NONE, NONE, NONE]
-    accuracy = [f"{100 * known.top1:.2f}", _percents(known.interval95), known.of] if known else [NONE] * 3
-    return [sign, one.run, one.engine, one.weights, *times, *accuracy]
-
-
-def _gain(gain: dict[str, Any] | None) -> str:
-    if not gain:
-        return NONE
-    verdict = f"{gain['verdict']}, " if "verdict" in gain else ""
-    return f"{verdict}{gain['factor']:.2f}x ({gain['low']:.2f} to {gain['high']:.2f})"
 
 
 def _sparsity(report: Report) -> Iterator[Block]:
@@ -198,19 +138,9 @@ def _pruning(letter: str, line: dict[str, Any]) -> list[str]:
 def _reproduce(report: Report) -> Iterator[Block]:
     for run in report.runs:
         yield Text(f"{run.letter} ({run.name}), seed {run.facts.get('seed', NONE)}:")
-        yield Code("\n".join(commands(run)))
-        needed = recipe_file(run)
+        yield Code("\n".join(commands.reproduce(run)))
+        needed = commands.recipe_file(run)
         yield Code(run.recipe_text, title=needed if needed else f"the recipe, {run.facts.get('recipe', run.name)}")
     names = " ".join(run.name for run in report.runs)
     yield Text("This page:")
     yield Code(f"ovit-deploy report {names}")
-
-
-def _percents(interval: Sequence[float]) -> str:
-    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
-
-
-def _digits(figure: float | None) -> str:
-    if figure is None:
-        return NONE
-    return f"{figure:.{2 if figure < 10 else 1 if figure < 1000 else 0}f}"

@@ -8,13 +8,13 @@ import pytest
 
 from ovit_deploy.bench.suite import LatencySuite, load_suite, override
 from ovit_deploy.cli import app
-from ovit_deploy.report.commands import commands
+from ovit_deploy.report.commands import recipe_file, reproduce
 from ovit_deploy.report.gather import gather
 
 
 def of(folder: Path) -> list[str]:
     (run,) = gather([folder]).runs
-    return commands(run)
+    return reproduce(run)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,6 @@ def test_a_benchmark_is_told_by_flags_or_by_a_suite(make, changed) -> None:
 
 
 def test_a_recipe_that_is_not_shipped_stands_on_the_page(make) -> None:
-    from ovit_deploy.report.commands import recipe_file
-
     folder = make()
     assert recipe_file(gather([folder]).runs[0]) is None
     (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text() + "# mine\n")

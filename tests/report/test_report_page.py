@@ -172,6 +172,16 @@ def test_int8_without_training_has_no_accuracy_of_the_float_model(make) -> None:
     assert "ovit-deploy export --onnx --run deit_75 --profile deepsparse_int8 --quantize int8" in page(folder)
 
 
+def test_machines_do_not_share_a_picture(make) -> None:
+    one, other = make("one"), make("other")
+    bench = json.loads((other / "bench.json").read_text())
+    bench["hardware"]["instructions"] = ["avx2"]
+    (other / "bench.json").write_text(json.dumps(bench))
+    shown = section(page(one, other), "accuracy-against-latency")
+    assert len(shown.findall(f".//figure/{SVG}svg")) == len(shown.findall(".//table")) == 2
+    assert "B (other): measured beside other work (load 1.3 on 2 cores)" in words(shown)
+
+
 def test_intervals_hold_their_medians(make) -> None:
     for one in contestants(gather([make()])):
         assert one.interval_ms
