@@ -41,7 +41,9 @@ def _busy(report: Report) -> Iterator[Block]:
             machine = bench.get("hardware", {})
             if machine.get("load_average") and machine.get("usable_cores") and hardware.is_busy(machine):
                 load = f"load {machine['load_average'][0]:.1f} on {machine['usable_cores']} cores"
-                told = f"{run.letter} ({run.name}): measured beside other work ({load}), so times are long and unsteady"
+                told = (
+                    f"{run.letter} ({run.name}): measured beside other work ({load}), so times may be long and unsteady"
+                )
                 yield Remark(told, "\n".join(commands.bench(run, bench.get("settings", {}))))
 
 

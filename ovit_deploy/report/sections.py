@@ -122,7 +122,9 @@ def _prunings(report: Report) -> Iterator[Block]:
             yield Picture(drawn, f"{run.letter}: predicted and measured increase of the loss at every pruning")
     columns = ("run", "method", "epoch", "zeros", "predicted loss", "measured loss", "s")
     rows = [_pruning(run.letter, line) for run in report.runs for line in run.facts.get("prunings", [])]
-    yield Table(columns, rows)
+    yield (
+        Table(columns, rows, title=f"all {len(rows)} of them", folded=True) if len(rows) > 30 else Table(columns, rows)
+    )
     yield Text(
         "Increases of the mean loss (nats) on the calibration images, which are training images, right after pruning. "
         "Methods without a model of the loss predict none."
@@ -132,7 +134,8 @@ def _prunings(report: Report) -> Iterator[Block]:
 def _pruning(letter: str, line: dict[str, Any]) -> list[str]:
     losses = (line.get("predicted_loss_increase"), line.get("measured_loss_increase"))
     told = [NONE if loss is None else f"{loss:+.2g}" for loss in losses]
-    return [letter, line["method"], f"{line['epoch']:g}", f"{line['sparsity']:.2%}", *told, f"{line['seconds']:.1f}"]
+    method = line["method"] if line["event"] == "prune" else f"{line['method']}, {line['event']}"
+    return [letter, method, f"{line['epoch']:g}", f"{line['sparsity']:.2%}", *told, f"{line['seconds']:.1f}"]
 
 
 def _reproduce(report: Report) -> Iterator[Block]:

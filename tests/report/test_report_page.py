@@ -172,6 +172,25 @@ def test_int8_without_training_has_no_accuracy_of_the_float_model(make) -> None:
     assert "ovit-deploy export --onnx --run deit_75 --profile deepsparse_int8 --quantize int8" in page(folder)
 
 
+def test_a_run_that_only_trained_has_a_page_too(make) -> None:
+    nothing = {"prunable": 0.0, "all": 0.0, "layers": {}}
+    folder = make(prunings=[], sparsity=nothing, dense=None, weights="chance")
+    (folder / "recipe.yaml").write_text("modifiers:\n  - !EpochRangeModifier {start_epoch: 0, end_epoch: 2}\n")
+    text = page(folder)
+    assert "No layer of these runs is pruned." in words(section(text, "sparsity-per-layer"))
+    assert "Nothing was pruned." in words(section(text, "prunings"))
+    assert "ovit-deploy train --recipe deit_75.yaml --model vit_tiny_patch16_224" in words(section(text, "reproduce"))
+
+
+def test_hundreds_of_prunings_are_folded_away(make) -> None:
+    line = {"event": "regrow", "method": "RigL", "sparsity": 0.5, "seconds": 1.0}
+    losses = {"predicted_loss_increase": None, "measured_loss_increase": None}
+    folder = make(prunings=[line | losses | {"epoch": number / 100} for number in range(300)])
+    (folded,) = section(page(folder), "prunings").findall("details")
+    assert words(folded).startswith("all 300 of them")
+    assert "A RigL, regrow 2.99 50.00% - - 1.0" in words(folded)
+
+
 def test_machines_do_not_share_a_picture(make) -> None:
     one, other = make("one"), make("other")
     bench = json.loads((other / "bench.json").read_text())
