@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ovit_deploy.bench import hardware
 from ovit_deploy.bench.statistics import units
 from ovit_deploy.bench.verdict import RESAMPLES, SpeedUp, expanded_tail, judge
 from ovit_deploy.errors import OvitError
@@ -54,12 +55,14 @@ class Against:
         unmatched: those that only one has, or that failed in one.
         machine: what differs of the machines; ratios then tell of machines, not of code.
         software: what differs of versions.
+        busy: when there was other work on the machine, with its load; no interval holds what that does.
     """
 
     matches: tuple[Match, ...]
     unmatched: tuple[Unmatched, ...]
     machine: tuple[str, ...]
     software: tuple[str, ...]
+    busy: tuple[str, ...] = ()
 
     @property
     def slower(self) -> tuple[Match, ...]:
@@ -104,6 +107,7 @@ def compare(now: Document, then: Document, seed: int = 0) -> Against:
     unmatched = [Unmatched(_named(new[key]), _failure(new[key], old[key])) for key in both]
     unmatched += [Unmatched(_named(row), "not in the earlier result") for key, row in new.items() if key not in old]
     unmatched += [Unmatched(_named(row), "not measured now") for key, row in old.items() if key not in new]
+    busy = [_busy(document["hardware"], when) for document, when in ((then, "then"), (now, "now"))]
     return Against(
         tuple(matches),
         tuple(one for one in unmatched if one.why),
@@ -112,7 +116,15 @@ def compare(now: Document, then: Document, seed: int = 0) -> Against:
             *_differences(now["hardware"], then["hardware"], SOFTWARE),
             *_differences(now["hardware"].get("packages", {}), then["hardware"].get("packages", {})),
         ),
+        tuple(filter(None, busy)),
     )
+
+
+def _busy(machine: Document, when: str) -> str:
+    known = machine.get("load_average") and machine.get("usable_cores")
+    if not known or not hardware.is_busy(dict(machine)):
+        return ""
+    return f"load {machine['load_average'][0]:.1f} on {machine['usable_cores']} cores {when}"
 
 
 def _by_contestant(rows: Sequence[Document]) -> dict[tuple[Any, ...], Document]:

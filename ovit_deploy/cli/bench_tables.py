@@ -41,6 +41,8 @@ def show_against(compared: "Against", file: Path) -> None:
         render.table(f"{where}, against {file}", columns, [_match(match) for match in group])
     for difference in compared.machine:
         render.line(f"another machine, so speed-ups tell of machines: {difference}")
+    if compared.busy:
+        render.line(f"a busy machine, which no interval accounts for: {'; '.join(compared.busy)}")
     for difference in compared.software:
         render.line(f"other versions: {difference}")
     for one in compared.unmatched:

@@ -93,6 +93,11 @@ def test_another_machine_is_named_and_nothing_counts_as_slower() -> None:
     assert not found.slower
 
 
+def test_other_work_on_the_machine_is_told() -> None:
+    then, now = result(row("ort", 1.0), load_average=[0.2, 0, 0]), result(row("ort", 1.0), load_average=[5.7, 0, 0])
+    assert against.compare(now, then).busy == ("load 5.7 on 2 cores now",)
+
+
 @pytest.mark.parametrize(("content", "told"), [("{", "not JSON"), ('{"kind": "pruner", "rows": []}', "no latencies")])
 def test_what_is_no_result_is_refused(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "then.json"
