@@ -15,6 +15,7 @@ from ovit_deploy.errors import OvitError
 
 Document = Mapping[str, Any]
 CONTESTANT = ("model", "engine", "weights", "batch_size", "threads", "scenario")
+USUAL = {"scenario": "single_stream"}  # of results that do not say it
 MACHINE = ("cpu", "instructions", "physical_cores", "usable_cores")
 SOFTWARE = ("system", "python")
 
@@ -128,7 +129,7 @@ def _busy(machine: Document, when: str) -> str:
 
 
 def _by_contestant(rows: Sequence[Document]) -> dict[tuple[Any, ...], Document]:
-    return {tuple(row.get(key) for key in CONTESTANT): row for row in rows}
+    return {tuple(row.get(key, USUAL.get(key)) for key in CONTESTANT): row for row in rows}
 
 
 def _named(row: Document) -> dict[str, Any]:

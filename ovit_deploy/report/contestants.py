@@ -8,6 +8,7 @@ from ovit_deploy.bench.statistics import median_interval, units
 from ovit_deploy.report.gather import Gathered, Report
 
 Interval = tuple[float, float]
+USUAL = "single_stream"  # the scenario of results that do not say it
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _of_run(run: Gathered) -> Iterator[Contestant]:
 def case(row: dict[str, Any]) -> str:
     """What two rows of a benchmark must have in common to be compared."""
     threads = f"{row['threads']} thread{'s' if row['threads'] != 1 else ''}"
-    scenario = f"{row['scenario']}, " if isinstance(row.get("scenario"), str) else ""
+    scenario = "" if row.get("scenario", USUAL) == USUAL else f"{row['scenario']}, "
     return f"{scenario}batch {row['batch_size']}, {threads}"
 
 

@@ -93,6 +93,13 @@ def test_another_machine_is_named_and_nothing_counts_as_slower() -> None:
     assert not found.slower
 
 
+def test_a_result_without_a_scenario_is_a_single_stream() -> None:
+    now = result(row("ort", 1.0) | {"scenario": "single_stream"}, row("ort", 1.0) | {"scenario": "offline"})
+    found = against.compare(now, result(row("ort", 1.0)))
+    assert [match.contestant["scenario"] for match in found.matches] == ["single_stream"]
+    assert [one.contestant["scenario"] for one in found.unmatched] == ["offline"]
+
+
 def test_other_work_on_the_machine_is_told() -> None:
     then, now = result(row("ort", 1.0), load_average=[0.2, 0, 0]), result(row("ort", 1.0), load_average=[5.7, 0, 0])
     assert against.compare(now, then).busy == ("load 5.7 on 2 cores now",)
