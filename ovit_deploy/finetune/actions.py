@@ -17,6 +17,7 @@ from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibr
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
+from ovit_deploy.pruning.ranks import ALONE, Ranks
 from ovit_deploy.pruning.spread import warn_of_collapse
 from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
 from ovit_deploy.recipe.declaration import Compat
@@ -69,6 +70,7 @@ class State:
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
     quantization: Quantization | None = None
+    ranks: Ranks = ALONE
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -184,6 +186,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
+    state.ranks.take_first([*state.model.parameters(), *state.masks.values()])
     warn_of_collapse(pruned.masks, state.report)
     healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
     loss_after = _calibration_loss(state.model, calibration)
@@ -223,7 +226,11 @@ def _loss_before(model: nn.Module, calibration: Calibration | None, pruned: Prun
 
 
 def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:
-    return None if calibration is None else evaluate(model, calibration.batches()).loss
+    if calibration is None:
+        return None
+    ranks = calibration.ranks
+    own = (batch for number, batch in enumerate(calibration.batches()) if ranks.owns(number))
+    return evaluate(model, own, ranks).loss
 
 
 def _difference(after: float | None, before: float) -> float:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovit_deploy.pruning.ranks import ALONE, Ranks
+
 _Z95 = 1.959964
 
 
@@ -45,16 +47,18 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-    """Accuracy and loss of ``model`` in eval mode; its training flag is put back."""
-    training = model.training
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ALONE) -> Evaluation:
+    """Accuracy and loss of ``model`` in eval mode, over the batches of all ranks; its training flag is put back."""
+    training, device = model.training, next(model.parameters()).device
     model.eval()
     correct = total = 0
     loss = 0.0
     for images, labels in batches:
+        images, labels = images.to(device), labels.to(device)
         logits = model(images)
         correct += int((logits.argmax(1) == labels).sum())
         loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)
     model.train(training)
-    return Evaluation(Accuracy(correct, total), loss / total)
+    correct, total, loss = ranks.totals(correct, total, loss)
+    return Evaluation(Accuracy(int(correct), int(total)), loss / total)

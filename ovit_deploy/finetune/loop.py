@@ -4,7 +4,7 @@
         carry out the actions due at this step's epoch          # prune, hold zeros, distil, weight decay
         learning rate <- timeline                               # a function of the epoch
         images, targets <- augmented batch; seed by step; mixup or cutmix
-        gradients <- task loss, mixed with the dense model's opinion while distilling     # losses.py
+        gradients <- task loss, mixed with the dense model's opinion while distilling     # losses.py; over all ranks
         mask gradients; clip; optimizer.step(); mask weights    # zeros stay zeros; no step that is not finite
         average of the weights <- weights, masked               # where the recipe has one: ema.py
         save                                                    # after prunings, too; generations.py
@@ -66,7 +66,7 @@ def train(
 
     Args:
         state: the model, its optimizer and masks; changed in place.
-        loader: augmented training images, a batch a step; its length is an epoch.
+        loader: augmented training images, this rank's share of a batch a step; its length is an epoch.
         timeline: what happens when.
         training: loss, mixing, batches at once, gradient clipping, averaging, seed.
         teacher: the dense model, where the recipe distils.
@@ -92,6 +92,7 @@ def train(
     act = _Actor(at, timeline, steps_per_epoch, training.seed, record, save)
     batches = train_batches(loader, first_step=at.step)
     sparsity = masks.sparsity(state.masks)
+    ranks, device = state.ranks, next(state.model.parameters()).device
     for step in range(at.step, num_steps):
         epoch = step / steps_per_epoch
         if act():
@@ -99,9 +100,11 @@ def train(
         rate = timeline.learning_rate(epoch, 1 / steps_per_epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        images, targets = next(batches)
+        images, targets = (tensor.to(device) for tensor in next(batches))
         seed_all(Chance.STEP, training.seed, step)
         images, targets = mix(images, targets) if mix else (images, targets)
+        if ranks.rank:  # all mix alike; what each drops is its own
+            seed_all(Chance.STEP, training.seed, step, ranks.rank)
         state.model.train()
         state.optimizer.zero_grad()
         found = objective.backward(images, targets)

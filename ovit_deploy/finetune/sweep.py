@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
 from ovit_deploy.checkpoint import RUNS
 from ovit_deploy.data import ImageData
 from ovit_deploy.errors import RecipeError, RunError
@@ -26,6 +28,8 @@ def sweep(
     runs: Path = RUNS,
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
+    device: torch.device | str = "cpu",
+    num_workers: int = 0,
 ) -> list[Finished]:
     """Carry out ``recipe`` once for each sparsity, into ``runs/<name>-50`` and so on.
 
@@ -40,6 +44,8 @@ def sweep(
         runs: the folder of all runs.
         memory_budget: bytes that pruning may use.
         watchers: who is told how it goes.
+        device: where the models are trained.
+        num_workers: processes that prepare images, beside this one.
 
     Raises:
         RecipeError: the recipe prunes several times, or not at the start.
@@ -63,6 +69,8 @@ def sweep(
             memory_budget=memory_budget,
             watchers=watchers,
             methods=methods,
+            device=device,
+            num_workers=num_workers,
         )
         for point, each in zip(points, names, strict=True)
     ]

@@ -143,4 +143,4 @@ def shared_fishers(
     for total in sums.values():
         calibration.ranks.reduce(total)
     fishers = {name: total.div_(num_grads * len(by_name[name])) for name, total in sums.items()}
-    return fishers, mean_over_images(model, calibration, total_loss, num_grads)
+    return fishers, mean_over_images(calibration, total_loss, num_grads)

@@ -189,7 +189,7 @@ def each_gradient(
     total_loss = 0.0
     for seen, images, labels in share(calibration, num_grads):
         total_loss += batch_gradients(model, by_name, images, labels, calibration, seen, arrived)
-    return mean_over_images(model, calibration, total_loss, num_grads)
+    return mean_over_images(calibration, total_loss, num_grads)
 
 
 def block_gradients(

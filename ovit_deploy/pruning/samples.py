@@ -32,10 +32,10 @@ def batch_gradients(
     )
 
 
-def mean_over_images(model: nn.Module, calibration: Calibration, total_loss: float, num_grads: int) -> float:
+def mean_over_images(calibration: Calibration, total_loss: float, num_grads: int) -> float:
     """The mean loss per image of the images of all ranks, from the sum over those of this one."""
-    like = next(model.parameters()).detach().double()
-    return calibration.ranks.total(total_loss, like) / (num_grads * calibration.images_per_gradient)
+    (total,) = calibration.ranks.totals(total_loss)
+    return total / (num_grads * calibration.images_per_gradient)
 
 
 def share(calibration: Calibration, num_grads: int) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -98,6 +98,7 @@ def insert(model: nn.Module, quantization: Quantization) -> list[str]:
             _quantize_products(module, scheme.input_activations)
         else:
             _quantize_layer(module, scheme)
+    model.to(next(model.parameters()).device)
     return [name for name, _ in chosen]
 
 
@@ -108,8 +109,9 @@ def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Non
     model.eval()
     for quantizer in _quantizers(model):
         quantizer.train()
+    device = next(model.parameters()).device
     for images, _ in batches:
-        model(images)
+        model(images.to(device))
     model.train(training)
 
 
