@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     who = "" if rank is None else f"rank {rank}: "
     try:
         if rank is not None and (arguments or sys.argv[1:])[:1] not in (["prune"], ["train"]):
-            raise OvitError("torchrun: only prune and train share their work", "start this without torchrun")
+            raise OvitError("torchrun: only prune and train share their work", "start it without torchrun")
         app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(2)

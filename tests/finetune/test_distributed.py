@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,24 @@ from ranks_to_start import LOST, STOPPED, all_die, in_ranks, one_acts, one_dies,
 from run_to_kill import NAME, go, in_a_process, sha256
 
 from ovit_deploy.checkpoint import load_run, load_tensors
+from ovit_deploy.cli import main
 from ovit_deploy.finetune.run import Watchers
+
+COMMAND = """
+model: {name: vit_tiny_patch16_224, kwargs: {img_size: 28, patch_size: 14, embed_dim: 16, depth: 2, num_heads: 2}}
+training: {batch_size: 100}
+modifiers:
+  - !EpochRangeModifier {start_epoch: 0, end_epoch: 0.2}
+  - !OViTPruningModifier
+    params: ["re:blocks.*(attn|mlp).*weight"]
+    init_sparsity: 0.75
+    final_sparsity: 0.75
+    start_epoch: 0.1
+    end_epoch: 0.1
+    update_frequency: 0.1
+    fisher_block_size: 16
+    num_grads: 64
+"""
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +121,29 @@ def fall_silent() -> None:
 def test_a_rank_that_is_silent_is_waited_for_no_longer_than_said(tmp_path) -> None:
     codes = in_ranks(2, tmp_path, one_acts, tmp_path / "runs", 5, fall_silent, 1, patience=5)
     assert codes == [LOST, LOST]
+
+
+@pytest.mark.parametrize("arguments", [["evaluate"], ["prune", "--recipe", "deit_75", "--sweep", "0.5"]])
+def test_what_processes_cannot_share_is_refused(arguments, monkeypatch, capsys) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    assert "error: rank 1: " in (told := capsys.readouterr().err)
+    assert "start it without torchrun" in told
+
+
+@pytest.mark.slow
+def test_torchrun_prunes_and_tells_the_result_once(tmp_path) -> None:
+    (tmp_path / "r.yaml").write_text(COMMAND)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ovit_deploy", "prune"]
+    done = subprocess.run(
+        [*command, "--recipe", "r.yaml", "--workers", "1", "--json"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["final"]["images"] == 2000
+    assert facts["sparsity"]["prunable"] == pytest.approx(0.75, abs=1e-6)
+    assert [str(path.relative_to(tmp_path)) for path in (tmp_path / "runs").iterdir()] == [facts["run"]]
+    assert done.stderr.count("epoch 0.1: OViT to 75.00%") == 1
