@@ -158,6 +158,8 @@ class _Actor:
         at.acted = True
         if len(at.state.prunings) > before:
             self.save(at, True)
+            if at.state.ranks.is_first:
+                at.state.shelf.clear()
         return bool(due)
 
 

@@ -31,6 +31,7 @@ from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration, Method, Ranks
+from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.sparsifier import Sparsifier
@@ -132,6 +133,7 @@ def run(
             methods=dict(methods or {}),
             compat=recipe.compat,
             ranks=ranks,
+            shelf=Shelf(kept / "pruning") if not methods else NOWHERE,
         )
         loop.train(
             state,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.loss import HARD, Loss
 from ovit_deploy.pruning.ranks import ALONE, Ranks
+from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 
 Masks = Mapping[str, Tensor]
 Report = Callable[[str], None]
@@ -28,6 +29,7 @@ class Calibration:
         images_per_gradient: n; one gradient is that of the mean loss of n images that follow one another. The papers'
             code takes batches; 1 is the per-sample gradient of their formulas.
         ranks: The processes that share the images; each is given the whole stream.
+        shelf: Where long work is kept until it is done, for a process that begins the same pruning again.
     """
 
     batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -35,6 +37,7 @@ class Calibration:
     loss: Loss = HARD
     images_per_gradient: int = 1
     ranks: Ranks = ALONE
+    shelf: Shelf = NOWHERE
 
     def __post_init__(self) -> None:
         if self.images_per_gradient < 1:

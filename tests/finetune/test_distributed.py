@@ -115,7 +115,7 @@ def test_ranks_that_were_stopped_then_killed_go_on_to_the_same_weights(tmp_path,
 
 
 def fall_silent() -> None:
-    time.sleep(20)
+    time.sleep(8)
 
 
 def test_a_rank_that_is_silent_is_waited_for_no_longer_than_said(tmp_path) -> None:
