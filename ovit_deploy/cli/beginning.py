@@ -20,7 +20,7 @@ class Beginning:
     data: str | None
     name: str | None
     memory_budget: int | None
-    device: str
+    device: str | None
     workers: int
     resume: bool
 
@@ -37,7 +37,7 @@ class Options:
     data: str | None
     name: str | None
     memory_budget: str | None = None
-    device: str = "cpu"
+    device: str | None = None
     workers: int = 0
 
 

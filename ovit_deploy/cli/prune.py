@@ -19,7 +19,7 @@ def prune(
     sweep: str | None = None,
     recipe_arg: tuple[str, ...] = (),
     memory_budget: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     workers: int = 0,
     resume: str | None = None,
     dry_run: bool = False,
@@ -43,7 +43,8 @@ def prune(
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         memory_budget: What pruning may use, such as 6GB; by default half of the free memory. Under torchrun that of
             each process.
-        device: cpu or cuda.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none. Under torchrun each
+            process has a GPU of its own.
         workers: Processes that read and augment images; 0 does it between the steps.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline and the matched layers, and stop.

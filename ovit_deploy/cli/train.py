@@ -15,7 +15,7 @@ def train(
     data: str | None = None,
     name: str | None = None,
     recipe_arg: tuple[str, ...] = (),
-    device: str = "cpu",
+    device: str | None = None,
     workers: int = 0,
     resume: str | None = None,
     dry_run: bool = False,
@@ -35,7 +35,8 @@ def train(
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
         name: Of the run; by default the recipe's name and the time.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
-        device: cpu or cuda.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none. Under torchrun each
+            process has a GPU of its own.
         workers: Processes that read and augment images; 0 does it between the steps.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline, and stop.

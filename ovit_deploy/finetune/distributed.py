@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from ovit_deploy import device as devices
 from ovit_deploy import working_folder
 from ovit_deploy.errors import OvitError
 from ovit_deploy.pruning.ranks import ALONE, Ranks
@@ -44,23 +45,18 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     distributed.destroy_process_group()
 
 
-def device_of(name: str) -> torch.device:
-    """The device called ``cpu`` or ``cuda``; of several GPUs the one that torchrun gives this process.
+def device_of(name: str | None) -> torch.device:
+    """What `device.choose` says; of several GPUs each process that torchrun started has its own.
 
     Raises:
-        OvitError: torch has no such device here.
+        OvitError: there is no such device, or it is one GPU for several processes.
     """
-    if name == "cpu":
-        return torch.device("cpu")
-    if name != "cuda":
-        raise OvitError(f"--device {name}: no such device", "give cpu or cuda")
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if local >= torch.cuda.device_count():
-        raise OvitError(
-            f"--device cuda: torch sees {torch.cuda.device_count()} GPUs here, this is process {local} of this machine",
-            "give --device cpu, or no more processes than GPUs to torchrun",
-        )
-    return torch.device("cuda", local)
+    chosen = devices.choose(name)
+    if chosen.type == "cpu" or not distributed.is_torchelastic_launched():
+        return chosen
+    if name is not None and ":" in name:
+        raise OvitError(f"--device {name}: one GPU for all processes of torchrun", "give cuda: each takes its own")
+    return devices.choose(f"cuda:{os.environ['LOCAL_RANK']}")
 
 
 @contextlib.contextmanager

@@ -48,14 +48,14 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ALONE) -> Evaluation:
-    """Accuracy and loss of ``model`` in eval mode, over the batches of all ranks; its training flag is put back."""
+    """Accuracy and loss over the batches of all ranks, in eval mode, where the weights are; the flag is put back."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
     correct = total = 0
     loss = 0.0
     for images, labels in batches:
-        images, labels = images.to(device), labels.to(device)
-        logits = model(images)
+        labels = labels.to(device)
+        logits = model(images.to(device))
         correct += int((logits.argmax(1) == labels).sum())
         loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)

@@ -90,9 +90,9 @@ def train(
     if start is not None:
         at.put_back(start, timeline, 1 / steps_per_epoch)
     act = _Actor(at, timeline, steps_per_epoch, training.seed, record, save)
-    batches = train_batches(loader, first_step=at.step)
+    batches, device = train_batches(loader, first_step=at.step), next(state.model.parameters()).device
     sparsity = masks.sparsity(state.masks)
-    ranks, device = state.ranks, next(state.model.parameters()).device
+    ranks = state.ranks
     for step in range(at.step, num_steps):
         epoch = step / steps_per_epoch
         if act():
@@ -100,7 +100,7 @@ def train(
         rate = timeline.learning_rate(epoch, 1 / steps_per_epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        images, targets = (tensor.to(device) for tensor in next(batches))
+        images, targets = (part.to(device) for part in next(batches))
         seed_all(Chance.STEP, training.seed, step)
         images, targets = mix(images, targets) if mix else (images, targets)
         if ranks.rank:  # all mix alike; what each drops is its own

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 from ovit_deploy import checkpoint, models
+from ovit_deploy import device as devices
 from ovit_deploy.checkpoint import RUNS, ModelSpec
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
 from ovit_deploy.finetune import generations, loop, masks
 from ovit_deploy.finetune.actions import State
-from ovit_deploy.finetune.distributed import shared_run
+from ovit_deploy.finetune.distributed import device_of, shared_run
 from ovit_deploy.finetune.drop_path import set_drop_path
 from ovit_deploy.finetune.evaluate import Evaluation, evaluate
 from ovit_deploy.finetune.fingerprint import Start, versions
@@ -69,7 +70,7 @@ def run(
     watchers: Watchers | None = None,
     methods: Mapping[str, Method] | None = None,
     resume: bool = False,
-    device: torch.device | str = "cpu",
+    device: torch.device | None = None,
     num_workers: int = 0,
 ) -> Finished:
     """Carry out ``recipe`` and leave the result in ``runs/<name>``.
@@ -86,7 +87,7 @@ def run(
         watchers: who is told how it goes.
         methods: what prunes, by the place of a modifier, instead of what it stands for; such a run cannot be resumed.
         resume: go on with the run ``name`` that was cut off.
-        device: where the model is trained.
+        device: where the model computes, by default what `device_of` says.
         num_workers: processes that prepare images, beside this one; the weights do not depend on it.
 
     Raises:
@@ -97,6 +98,7 @@ def run(
     watchers, ranks = watchers or Watchers(), Ranks.of_process_group()
     seed_all(Chance.START, recipe.training.seed)
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
+    device = device or device_of(None)
     model = models.build(choice).to(device)
     ranks.take_first(model.state_dict().values())
     plan = timeline(recipe)
@@ -108,10 +110,13 @@ def run(
     feeding = {"rank": ranks.rank, "num_ranks": ranks.size, "num_workers": num_workers}
     loader = train_loader(data.train, preprocessing, recipe.training, **feeding)
     test = eval_loader(data.test, preprocessing, **feeding)
-    name, budget = name or _dated(recipe, ranks), _budget(memory_budget, ranks)
+    name, budget = name or _dated(recipe, ranks), _budget(memory_budget, ranks, device)
     noting = noting_signals(once=ranks.size == 1) if not methods else contextlib.nullcontext(Asked())
     with noting as asked, shared_run(ranks, name, runs, resume=resume) as folder:
-        watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
+        watchers.report(
+            f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs, "
+            f"on {devices.describe(device)}" + (f" in {ranks.size} processes" if ranks.size > 1 else "")
+        )
         start = Start.of(recipe, choice, data, model, memory_budget, num_ranks=ranks.size)
         kept, noted = folder / RESUME, folder if ranks.is_first else None
         with ranks.in_turn():
@@ -170,15 +175,16 @@ def _dated(recipe: Recipe, ranks: Ranks) -> str:
     return f"{recipe.name}-{datetime.fromtimestamp(now).astimezone():%Y%m%d-%H%M%S}"
 
 
-def _budget(memory_budget: int | None, ranks: Ranks) -> int | None:
+def _budget(memory_budget: int | None, ranks: Ranks, device: torch.device) -> int | None:
     """Bytes of each rank, the same for all: how often the images are passed over follows from it.
 
-    By default half of a machine's free memory is shared out to the ranks on it.
+    By default half of what is free: on its GPU, or of a rank's share of its machine's memory.
     """
     if memory_budget is not None or ranks.size == 1:
         return memory_budget
-    (free,) = ranks.totals(psutil.virtual_memory().available)
-    return int(free / ranks.size / 2 / int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)))
+    sharers = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if device.type == "cpu" else 1
+    (free,) = ranks.totals(devices.free_memory(device) / sharers)
+    return int(free / ranks.size / 2)
 
 
 def _command(recipe: Recipe, name: str, ranks: Ranks) -> str:
@@ -257,7 +263,7 @@ def _facts(
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": psutil.cpu_count(logical=False),
-            "device": str(next(state.model.parameters()).device.type),
+            "device": devices.describe(next(state.model.parameters()).device),
             "processes": state.ranks.size,
         },
     }

@@ -28,7 +28,7 @@ def sweep(
     runs: Path = RUNS,
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | None = None,
     num_workers: int = 0,
 ) -> list[Finished]:
     """Carry out ``recipe`` once for each sparsity, into ``runs/<name>-50`` and so on.
@@ -44,7 +44,7 @@ def sweep(
         runs: the folder of all runs.
         memory_budget: bytes that pruning may use.
         watchers: who is told how it goes.
-        device: where the models are trained.
+        device: where the model computes.
         num_workers: processes that prepare images, beside this one.
 
     Raises:
