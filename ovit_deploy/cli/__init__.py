@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
     rank = common.started_rank()
     who = "" if rank is None else f"rank {rank}: "
+    if rank:
+        render.only_errors()
     try:
         if rank is not None and (arguments or sys.argv[1:])[:1] not in (["prune"], ["train"]):
             raise OvitError("torchrun: only prune and train share their work", "start it without torchrun")

@@ -206,8 +206,6 @@ def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
 
     device = device_of(asked.device)
     with joined(device) as ranks, watching() if ranks.is_first else nullcontext(Watchers()) as watchers:
-        if not ranks.is_first:
-            render.only_errors()
         with ranks.in_turn():  # what is downloaded is there for the others
             images = load_data(asked.data)
         finished = run(

@@ -13,6 +13,7 @@ images, as in torch's DistributedDataParallel.
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -57,6 +58,24 @@ def device_of(name: str | None) -> torch.device:
     if name is not None and ":" in name:
         raise OvitError(f"--device {name}: one GPU for all processes of torchrun", "give cuda: each takes its own")
     return devices.choose(f"cuda:{os.environ['LOCAL_RANK']}")
+
+
+def budget_of(memory_budget: int | None, ranks: Ranks, device: torch.device) -> int | None:
+    """Bytes of each rank, the same for all: how often the images are passed over follows from it.
+
+    By default half of what is free: on its GPU, or of a rank's share of its machine's memory.
+    """
+    if memory_budget is not None or ranks.size == 1:
+        return memory_budget
+    sharers = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if device.type == "cpu" else 1
+    (free,) = ranks.totals(devices.free_memory(device) / sharers)
+    return int(free / ranks.size / 2)
+
+
+def clock(ranks: Ranks) -> float:
+    """The time of rank 0, in seconds as `time.time` gives them."""
+    (now,) = ranks.totals(time.time() if ranks.is_first else 0)
+    return now
 
 
 @contextlib.contextmanager

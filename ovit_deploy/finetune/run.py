@@ -3,9 +3,7 @@
 import contextlib
 import copy
 import json
-import os
 import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +20,7 @@ from ovit_deploy.checkpoint import RUNS, ModelSpec
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
 from ovit_deploy.finetune import generations, loop, masks
 from ovit_deploy.finetune.actions import State
-from ovit_deploy.finetune.distributed import device_of, shared_run
+from ovit_deploy.finetune.distributed import budget_of, clock, device_of, shared_run
 from ovit_deploy.finetune.drop_path import set_drop_path
 from ovit_deploy.finetune.evaluate import Evaluation, evaluate
 from ovit_deploy.finetune.fingerprint import Start, versions
@@ -110,7 +108,7 @@ def run(
     feeding = {"rank": ranks.rank, "num_ranks": ranks.size, "num_workers": num_workers}
     loader = train_loader(data.train, preprocessing, recipe.training, **feeding)
     test = eval_loader(data.test, preprocessing, **feeding)
-    name, budget = name or _dated(recipe, ranks), _budget(memory_budget, ranks, device)
+    name, budget = name or _dated(recipe, ranks), budget_of(memory_budget, ranks, device)
     noting = noting_signals(once=ranks.size == 1) if not methods else contextlib.nullcontext(Asked())
     with noting as asked, shared_run(ranks, name, runs, resume=resume) as folder:
         watchers.report(
@@ -170,21 +168,8 @@ def _begun(start: Start, kept: Path, watchers: Watchers, *, resume: bool, writes
 
 
 def _dated(recipe: Recipe, ranks: Ranks) -> str:
-    """A run's name by the recipe and the clock of rank 0."""
-    (now,) = ranks.totals(time.time() if ranks.is_first else 0)
-    return f"{recipe.name}-{datetime.fromtimestamp(now).astimezone():%Y%m%d-%H%M%S}"
-
-
-def _budget(memory_budget: int | None, ranks: Ranks, device: torch.device) -> int | None:
-    """Bytes of each rank, the same for all: how often the images are passed over follows from it.
-
-    By default half of what is free: on its GPU, or of a rank's share of its machine's memory.
-    """
-    if memory_budget is not None or ranks.size == 1:
-        return memory_budget
-    sharers = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if device.type == "cpu" else 1
-    (free,) = ranks.totals(devices.free_memory(device) / sharers)
-    return int(free / ranks.size / 2)
+    """A run's name by the recipe and the time."""
+    return f"{recipe.name}-{datetime.fromtimestamp(clock(ranks)).astimezone():%Y%m%d-%H%M%S}"
 
 
 def _command(recipe: Recipe, name: str, ranks: Ranks) -> str:

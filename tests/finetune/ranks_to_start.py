@@ -24,13 +24,13 @@ RECIPES["shared"] = (
 LOST, STOPPED = 3, 4  # exit codes
 
 
-def in_ranks(size: int, folder: Path, what: Callable[..., Any], *arguments: Any, patience: float = 120) -> list[int]:
+def in_ranks(size: int, folder: Path, what: Callable[..., Any], *arguments: Any, patience: float = 300) -> list[int]:
     """The exit codes of ``size`` processes that do it together."""
     folder.mkdir(exist_ok=True)
     store = folder / f"store-{len(list(folder.glob('store-*')))}"
     ranks = [run_to_kill.start(_rank, rank, size, store, patience, what, arguments) for rank in range(size)]
     for process in ranks:
-        process.join(120)
+        process.join(300)
     hanging = [process for process in ranks if process.exitcode is None]
     for process in hanging:
         process.kill()

@@ -118,6 +118,7 @@ def fall_silent() -> None:
     time.sleep(8)
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_silent_is_waited_for_no_longer_than_said(tmp_path) -> None:
     codes = in_ranks(2, tmp_path, one_acts, tmp_path / "runs", 5, fall_silent, 1, patience=5)
     assert codes == [LOST, LOST]

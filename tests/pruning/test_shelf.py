@@ -13,7 +13,7 @@ from ovit_deploy.pruning.shelf import Shelf
 
 METHODS = {
     "one group": OViT(32, 40, damping=1e-4, memory_budget=2**26, damping_kind="robust"),
-    "several groups": OViT(32, 40, damping=1e-4, memory_budget=1_500_000, refine=True),
+    "several groups": OViT(32, 40, damping=1e-4, memory_budget=450_000, refine=True),
     "FastOViT": FastOViT(32, 40),
     "MFAC": MFAC(32, 40, damping=1e-4, memory_budget=2**26),
     "GradientWeight": GradientWeight(40),
@@ -51,9 +51,8 @@ def _every_batch(monkeypatch) -> None:
 def prune(method, calibration):
     model = tiny_vit()
     reports: list[str] = []
-    found = METHODS[method].prune(
-        model, full_masks(model), sparsity=0.6, calibration=calibration, report=reports.append
-    )
+    masks = full_masks(model, ["blocks.0.mlp.fc1.weight", "blocks.1.attn.qkv.weight"])
+    found = METHODS[method].prune(model, masks, sparsity=0.6, calibration=calibration, report=reports.append)
     return found, reports
 
 
