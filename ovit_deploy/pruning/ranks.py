@@ -60,7 +60,10 @@ class Ranks:
 
     @classmethod
     def of_process_group(cls) -> "Ranks":
-        """The ranks of torch.distributed's default process group, or one if there is none."""
+        """The ranks of torch.distributed's default process group, or one if there is none.
+
+        Its backend takes tensors on the CPU as well as those of the model: ``gloo``, or ``cpu:gloo,cuda:nccl``.
+        """
         if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size(), over_processes)
