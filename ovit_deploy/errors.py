@@ -7,6 +7,7 @@
     ├── PruningError    an impossible sparsity, a Fisher that cannot be inverted
     ├── TrainingError   the loss is not finite
     ├── RunError        no run or export where one is needed, a folder that cannot be written
+    ├── RankError       another process of the same run has ended
     ├── InterruptedRunError   a run was asked to end, and is saved
     ├── ExportError     the exported file is not the model
     ├── EngineError     an engine is missing, refuses the graph, or died
@@ -54,6 +55,10 @@ class TrainingError(OvitError):
 
 class RunError(OvitError):
     """No run or export where one is needed, or a folder that cannot be written."""
+
+
+class RankError(OvitError):
+    """Another process of the same run has ended, or is silent: this one cannot go on without it."""
 
 
 class InterruptedRunError(OvitError):

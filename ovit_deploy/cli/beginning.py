@@ -20,8 +20,9 @@ class Beginning:
     data: str | None
     name: str | None
     memory_budget: int | None
+    device: str | None
+    workers: int
     resume: bool
-    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Options:
     name: str | None
     memory_budget: str | None = None
     device: str | None = None
+    workers: int = 0
 
 
 def begin(given: Options, resume: str | None) -> Beginning:
@@ -46,12 +48,15 @@ def begin(given: Options, resume: str | None) -> Beginning:
         OvitError: there is neither a recipe nor a run to resume, or they do not go together.
     """
     budget = common.parse_bytes(given.memory_budget)
+    if given.workers < 0:
+        raise OvitError(f"--workers {given.workers}: not a number of processes", "give 0 or more")
     if resume is not None:
         return _again(given, resume, budget)
     if given.recipe is None:
         raise OvitError("neither --recipe nor --resume is given", "for example --recipe recipes/deit_75.yaml")
     recipe = common.read_recipe(given.recipe, given.recipe_arg)
-    return Beginning(recipe, _choice(given, recipe), given.data, given.name, budget, resume=False, device=given.device)
+    choice = _choice(given, recipe)
+    return Beginning(recipe, choice, given.data, given.name, budget, given.device, given.workers, resume=False)
 
 
 def _again(given: Options, resume: str, budget: int | None) -> Beginning:
@@ -70,8 +75,9 @@ def _again(given: Options, resume: str, budget: int | None) -> Beginning:
         given.data if given.data is not None else start.data,
         resume,
         budget if budget is not None else start.memory_budget,
+        given.device,
+        given.workers,
         resume=True,
-        device=given.device,
     )
 
 

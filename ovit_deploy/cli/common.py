@@ -1,9 +1,10 @@
 """What the verbs ``train`` and ``prune`` share: reading the recipe, watching the run, telling how it ended."""
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
     from ovit_deploy.finetune.run import Finished, Watchers
 
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def started_rank() -> int | None:
+    """Which of several processes this is that torchrun started; None where it is the only one."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+        return None
+    return int(os.environ["RANK"])
 
 
 def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
@@ -192,13 +200,14 @@ def _pruning(line: dict[str, Any]) -> tuple[str, ...]:
 
 def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
     """Run the recipe under watch and tell how it ended."""
-    from ovit_deploy import device
     from ovit_deploy.data import load_data
-    from ovit_deploy.finetune.run import run
+    from ovit_deploy.finetune.distributed import device_of, joined
+    from ovit_deploy.finetune.run import Watchers, run
 
-    where = device.choose(asked.device)
-    images = load_data(asked.data)
-    with watching() as watchers:
+    device = device_of(asked.device)
+    with joined(device) as ranks, watching() if ranks.is_first else nullcontext(Watchers()) as watchers:
+        with ranks.in_turn():  # what is downloaded is there for the others
+            images = load_data(asked.data)
         finished = run(
             asked.recipe,
             asked.choice,
@@ -207,7 +216,8 @@ def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
             memory_budget=asked.memory_budget,
             watchers=watchers,
             resume=asked.resume,
-            device=where,
+            device=device,
+            num_workers=asked.workers,
         )
     if json:
         render.as_json({"run": str(finished.folder), **finished.facts})

@@ -16,6 +16,7 @@ def train(
     name: str | None = None,
     recipe_arg: tuple[str, ...] = (),
     device: str | None = None,
+    workers: int = 0,
     resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -34,12 +35,15 @@ def train(
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
         name: Of the run; by default the recipe's name and the time.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
-        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none. Under torchrun each
+            process has a GPU of its own.
+        workers: Processes that read and augment images; 0 does it between the steps.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline, and stop.
         json: Print the facts of the run as JSON.
     """
-    asked = begin(Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device), resume)
+    given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device, workers=workers)
+    asked = begin(given, resume)
     if dry_run:
         common.show_plan(asked.recipe, asked.choice)
         return

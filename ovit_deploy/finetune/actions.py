@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +14,12 @@ from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
+from ovit_deploy.finetune.tree import digest
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
+from ovit_deploy.pruning.ranks import ALONE, Ranks
+from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 from ovit_deploy.pruning.spread import warn_of_collapse
 from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
 from ovit_deploy.recipe.declaration import Compat
@@ -69,6 +72,8 @@ class State:
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
     quantization: Quantization | None = None
+    ranks: Ranks = ALONE
+    shelf: Shelf = NOWHERE  # where a pruning keeps what it has so far
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -175,6 +180,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     calibration = None
     if modifier.num_images:
         calibration = calibrated(modifier, state.calibration(modifier.num_images), state.teacher)
+        calibration = replace(calibration, shelf=state.shelf.of(_identity(action, state, sparsity, present)))
     state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
     pruned = _method(action, state).prune(
@@ -184,6 +190,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
+    state.ranks.take_first([*state.model.parameters(), *state.masks.values()])
     warn_of_collapse(pruned.masks, state.report)
     healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
     loss_after = _calibration_loss(state.model, calibration)
@@ -199,6 +206,12 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
             "details": pruned.details | healing,
         }
     )
+
+
+def _identity(action: Prune, state: State, sparsity: float, present: masking.Masks) -> str:
+    """Of a pruning: equal ones come to the same answer."""
+    what = f"{action} to {sparsity!r} of {len(present)} within {state.memory_budget} on {state.ranks.size}"
+    return digest(state.model.state_dict() | {f"{name} {what}": mask for name, mask in present.items()})
 
 
 def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples: int) -> dict[str, Any]:
@@ -223,7 +236,11 @@ def _loss_before(model: nn.Module, calibration: Calibration | None, pruned: Prun
 
 
 def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:
-    return None if calibration is None else evaluate(model, calibration.batches()).loss
+    if calibration is None:
+        return None
+    ranks = calibration.ranks
+    own = (batch for number, batch in enumerate(calibration.batches()) if ranks.owns(number))
+    return evaluate(model, own, ranks).loss
 
 
 def _difference(after: float | None, before: float) -> float:

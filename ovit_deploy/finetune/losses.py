@@ -91,21 +91,25 @@ class Objective:
         self.modifier: DistillationModifier | None = None
 
     def backward(self, images: Tensor, targets: Tensor) -> StepLoss:
-        """Add the gradients of the mean loss over all images, ``batch_size`` of them at once.
+        """Add the gradients of the mean loss over all images of all ranks, ``batch_size`` of them at once.
 
         Each part counts by its share of the images, so that the gradients are those of one large batch, up to rounding
         (and, where the model draws at random, up to its draws).
         """
-        total, correct = 0.0, 0
+        total, correct, ranks = 0.0, 0, self.state.ranks
+        num_images = len(images) * ranks.size
         size = self.training.batch_size
         for some, wanted in zip(images.split(size), targets.split(size), strict=True):
             loss, logits = self(some, wanted)
-            share = loss * (len(some) / len(images))
+            share = loss * (len(some) / num_images)
             share.backward()
             total += float(share.detach())
             labels = wanted if wanted.ndim == 1 else wanted.argmax(1)
             correct += int((logits.argmax(1) == labels).sum())
-        return StepLoss(total, correct, len(images))
+        ranks.add_up(parameter.grad for parameter in self.state.model.parameters() if parameter.grad is not None)
+        ranks.take_first(self.state.model.buffers())
+        total, correct = ranks.totals(total, correct)
+        return StepLoss(total, int(correct), num_images)
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss, and the model's logits."""

@@ -29,6 +29,7 @@ def sweep(
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
     device: torch.device | None = None,
+    num_workers: int = 0,
 ) -> list[Finished]:
     """Carry out ``recipe`` once for each sparsity, into ``runs/<name>-50`` and so on.
 
@@ -44,6 +45,7 @@ def sweep(
         memory_budget: bytes that pruning may use.
         watchers: who is told how it goes.
         device: where the model computes.
+        num_workers: processes that prepare images, beside this one.
 
     Raises:
         RecipeError: the recipe prunes several times, or not at the start.
@@ -68,6 +70,7 @@ def sweep(
             watchers=watchers,
             methods=methods,
             device=device,
+            num_workers=num_workers,
         )
         for point, each in zip(points, names, strict=True)
     ]

@@ -137,10 +137,10 @@ def shared_fishers(
             flat = gradient_KNB.flatten(0, 1)
             sums[name].add_(flat.T @ flat)
 
-    total_loss = 0.0
-    for first, images, labels in share(calibration, num_grads):
+    total_loss = torch.zeros((), dtype=torch.float64)
+    for first, images, labels in share(calibration, num_grads, sums | {"loss": total_loss}):
         total_loss += batch_gradients(model, by_name, images, labels, calibration, first, consume)
     for total in sums.values():
         calibration.ranks.reduce(total)
     fishers = {name: total.div_(num_grads * len(by_name[name])) for name, total in sums.items()}
-    return fishers, mean_over_images(model, calibration, total_loss, num_grads)
+    return fishers, mean_over_images(calibration, total_loss, num_grads)

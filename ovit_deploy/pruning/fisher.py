@@ -126,7 +126,10 @@ def fishers(
         if damping_kind == "robust":
             fourth[span][part] += fourth_powers(gradient_KNB)
 
-    loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
+    sums = [*blocks.values(), *fourth.values()]
+    loss = each_gradient(
+        model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add, sums=sums
+    )
     for span, fisher_KBB in blocks.items():
         calibration.ranks.reduce(fisher_KBB)
         calibration.ranks.reduce(fourth[span])
@@ -161,6 +164,7 @@ def each_gradient(
     num_grads: int,
     work_bytes: int,
     consume: Callable[[Span, slice, int, Tensor], None],
+    sums: Sequence[Tensor],
 ) -> float:
     """Hand on the masked gradients of ``num_grads`` samples, a few blocks and one batch at a time.
 
@@ -172,6 +176,7 @@ def each_gradient(
         num_grads: Samples used.
         work_bytes: Gradients are formed in chunks of about this size.
         consume: Gets the span, which of its blocks, the number of the first sample, and gradients [K, N, B].
+        sums: All that ``consume`` changes, so that a pass that is cut off can go on.
 
     Returns:
         The mean loss of the samples.
@@ -186,10 +191,11 @@ def each_gradient(
             for piece, gradient_KNB in block_gradients(span, gradients, masks[name], work_bytes):
                 consume(span, slice(piece.start - span.start, piece.stop - span.start), seen, gradient_KNB)
 
-    total_loss = 0.0
-    for seen, images, labels in share(calibration, num_grads):
+    total_loss = torch.zeros((), dtype=torch.float64)
+    named = {f"loss, for {spans}": total_loss} | {str(place): total for place, total in enumerate(sums)}
+    for seen, images, labels in share(calibration, num_grads, named):
         total_loss += batch_gradients(model, by_name, images, labels, calibration, seen, arrived)
-    return mean_over_images(model, calibration, total_loss, num_grads)
+    return mean_over_images(calibration, total_loss, num_grads)
 
 
 def block_gradients(
