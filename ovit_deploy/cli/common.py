@@ -220,6 +220,7 @@ def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
             resume=asked.resume,
             device=device,
             num_workers=asked.workers,
+            track=asked.track,
         )
     if json:
         render.as_json({"run": str(finished.folder), **finished.facts})

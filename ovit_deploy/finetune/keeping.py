@@ -15,6 +15,7 @@ from ovit_deploy.errors import InterruptedRunError
 from ovit_deploy.finetune import generations
 from ovit_deploy.finetune.evaluate import Accuracy, Evaluation
 from ovit_deploy.finetune.standing import Standing
+from ovit_deploy.finetune.tracking import Tracker
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.pruning.ranks import ALONE, Ranks
 
@@ -61,7 +62,7 @@ def noting_signals(*, once: bool = True) -> Iterator[Asked]:
 class Journal:
     """What a run notes beside training, and saves with it; metrics.jsonl in ``folder`` is written a line at a time.
 
-    Without a folder nothing is written: so do all ranks but the first.
+    Without a folder nothing is written: so do all ranks but the first. A tracker is told every line, too.
     """
 
     folder: Path | None
@@ -69,17 +70,20 @@ class Journal:
     lines: list[str] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)  # steps
     started: float = field(default_factory=time.perf_counter)
+    tracker: Tracker | None = None
 
     def __post_init__(self) -> None:
         if self.folder is not None:
             (self.folder / _METRICS).write_text("".join(f"{line}\n" for line in self.lines))
+        for line in self.lines if self.tracker else ():
+            self.tracker.tell(json.loads(line))
 
     @classmethod
-    def from_tree(cls, folder: Path | None, saved: Tree, step: int) -> "Journal":
+    def from_tree(cls, folder: Path | None, saved: Tree, step: int, tracker: Tracker | None = None) -> "Journal":
         """The journal of a run that goes on at ``step``."""
         dense = None if saved["dense"] is None else Evaluation(Accuracy(*saved["dense"][:2]), saved["dense"][2])
         started = time.perf_counter() - saved["seconds"]
-        return cls(folder, dense, saved["lines"], [*saved["resumed_at"], step], started)
+        return cls(folder, dense, saved["lines"], [*saved["resumed_at"], step], started, tracker)
 
     def as_tree(self) -> Tree:
         """To save."""
@@ -96,6 +100,8 @@ class Journal:
     def record(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
         self.lines.append(json.dumps(line))
+        if self.tracker is not None:
+            self.tracker.tell(line)
         if self.folder is not None:
             with (self.folder / _METRICS).open("a") as file:
                 file.write(f"{self.lines[-1]}\n")

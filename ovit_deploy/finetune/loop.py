@@ -152,7 +152,7 @@ class _Actor:
             count = len(at.state.prunings)
             carry_out(action, at.state, epoch)
             for line in at.state.prunings[count:]:
-                self.record(line)
+                self.record({"step": at.step} | line)
             if at.average is not None and len(at.state.prunings) > count:
                 at.average.restart()
         at.acted = True

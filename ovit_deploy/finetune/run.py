@@ -28,6 +28,7 @@ from ovit_deploy.finetune.fingerprint import Start, versions
 from ovit_deploy.finetune.keeping import Asked, Journal, Keeper, noting_signals
 from ovit_deploy.finetune.losses import check_distillable
 from ovit_deploy.finetune.optimizer import optimizer_for
+from ovit_deploy.finetune.tracking import TrackerName, tracking
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration, Method, Ranks
@@ -70,6 +71,7 @@ def run(
     resume: bool = False,
     device: torch.device | str = "cpu",
     num_workers: int = 0,
+    track: TrackerName | None = None,
 ) -> Finished:
     """Carry out ``recipe`` and leave the result in ``runs/<name>``.
 
@@ -87,6 +89,7 @@ def run(
         resume: go on with the run ``name`` that was cut off.
         device: where the model is trained.
         num_workers: processes that prepare images, beside this one; the weights do not depend on it.
+        track: who is told what metrics.jsonl records, beside that file.
 
     Raises:
         InterruptedRunError: SIGINT or SIGTERM came; the run is saved.
@@ -109,17 +112,23 @@ def run(
     test = eval_loader(data.test, preprocessing, **feeding)
     name, budget = name or _dated(recipe, ranks), _budget(memory_budget, ranks)
     noting = noting_signals(once=ranks.size == 1) if not methods else contextlib.nullcontext(Asked())
-    with noting as asked, shared_run(ranks, name, runs, resume=resume) as folder:
+    about = {"recipe": recipe.name, "model": choice.spec.name, "data": data.name, "seed": recipe.training.seed}
+    with (
+        noting as asked,
+        shared_run(ranks, name, runs, resume=resume) as folder,
+        tracking(track if ranks.is_first else None, folder, name, about) as tracker,
+    ):
         watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
         start = Start.of(recipe, choice, data, model, memory_budget, num_ranks=ranks.size)
         kept, noted = folder / RESUME, folder if ranks.is_first else None
         with ranks.in_turn():
             saved = _begun(start, kept, watchers, resume=resume, writes=ranks.is_first)
         if saved is not None:
-            journal = Journal.from_tree(noted, saved["journal"], saved["training"]["step"])
+            journal = Journal.from_tree(noted, saved["journal"], saved["training"]["step"], tracker)
             watchers.report(f"going on at step {journal.resumed_at[-1]}")
         else:
-            journal = Journal(noted, evaluate(model, test, ranks) if choice.weights or choice.pretrained else None)
+            dense = evaluate(model, test, ranks) if choice.weights or choice.pretrained else None
+            journal = Journal(noted, dense, tracker=tracker)
         state = State(
             model=model,
             optimizer=optimizer_for(model, recipe.training),
@@ -141,7 +150,9 @@ def run(
             teacher=teacher,
             watch=watchers.step,
             record=journal.record,
-            save=Keeper(kept, asked, journal, _command(recipe, name, ranks), ranks) if not methods else lambda *_: None,
+            save=Keeper(kept, asked, journal, _command(recipe, name, ranks, track), ranks)
+            if not methods
+            else lambda *_: None,
             start=saved["training"] if saved else None,
         )
         facts = _facts(recipe, choice, data, journal.dense, evaluate(model, test, ranks), state)
@@ -179,11 +190,12 @@ def _budget(memory_budget: int | None, ranks: Ranks) -> int | None:
     return int(free / ranks.size / 2 / int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)))
 
 
-def _command(recipe: Recipe, name: str, ranks: Ranks) -> str:
+def _command(recipe: Recipe, name: str, ranks: Ranks, track: TrackerName | None) -> str:
     """How a user goes on with a run."""
     prunes = any(isinstance(modifier, Sparsifier) for modifier in recipe.modifiers)
     program = "ovit-deploy" if ranks.size == 1 else f"torchrun --nproc-per-node {ranks.size} -m ovit_deploy"
-    return f"{program} {'prune' if prunes else 'train'} --resume {name}"
+    tracked = f" --track {track}" if track else ""
+    return f"{program} {'prune' if prunes else 'train'} --resume {name}{tracked}"
 
 
 @dataclass(frozen=True)
