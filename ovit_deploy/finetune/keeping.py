@@ -75,8 +75,9 @@ class Journal:
     def __post_init__(self) -> None:
         if self.folder is not None:
             (self.folder / _METRICS).write_text("".join(f"{line}\n" for line in self.lines))
-        for line in self.lines if self.tracker else ():
-            self.tracker.tell(json.loads(line))
+        if self.tracker is not None:
+            for line in self.lines:
+                self.tracker.tell(json.loads(line))
 
     @classmethod
     def from_tree(cls, folder: Path | None, saved: Tree, step: int, tracker: Tracker | None = None) -> "Journal":
