@@ -223,7 +223,8 @@ class ReaderImages(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         try:
             stream, label, *_ = self.reader[index]
-            return Image.open(stream).convert("RGB"), int(label)
+            with stream:
+                return Image.open(stream).convert("RGB"), int(label)
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DataError(
                 f"{self.reader.filename(index)} (number {index}): cannot be read as an image", "replace it"

@@ -31,7 +31,7 @@ def over_processes(total: Tensor) -> None:
     try:
         distributed.all_reduce(total)
     except RuntimeError as error:
-        told = (str(error).splitlines() or [type(error).__name__])[0]
+        told = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise RankError(
             f"another rank has ended or is silent ({told})",
             "its own error says why; the run goes on from its last checkpoint with --resume",
