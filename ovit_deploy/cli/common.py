@@ -178,6 +178,10 @@ def show_summary(finished: "Finished") -> None:
         )
         sparsity = facts["sparsity"]
         render.line(f"sparsity: {sparsity['prunable']:.2%} of prunable weights, {sparsity['all']:.2%} of all")
+    if "damaged_images" in facts:
+        render.line(
+            f"left out: {facts['damaged_images']} damaged training images, named in quarantine.jsonl of the run"
+        )
     render.line(f"time: {facts['seconds']:.0f} s    run: {finished.folder}")
 
 

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ovit_deploy.errors import PruningError
+from ovit_deploy.errors import NotFiniteError, PruningError
 from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
+from ovit_deploy.finetune.attempts import Attempt, attempted, undone_if_it_fails
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
@@ -71,6 +72,7 @@ class State:
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
     quantization: Quantization | None = None
     ranks: Ranks = ALONE
+    at_once: int | None = None  # images, where memory ran out with training.batch_size
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -172,36 +174,52 @@ def _as_sparseml(action: Prune, state: State) -> SparseMLMagnitude:
 
 
 def _prune(action: Prune, state: State, epoch: float) -> None:
-    modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
-    present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
-    calibration = None
-    if modifier.num_images:
-        calibration = calibrated(modifier, state.calibration(modifier.num_images), state.teacher)
-    state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
+    names, sparsity = state.targets[action.place], _asked(action, state)
+    state.report(f"epoch {epoch:g}: {action.modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
-    pruned = _method(action, state).prune(
-        state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
-    )
-    loss_before = _loss_before(state.model, calibration, pruned)
-    before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
-    apply(state.model, pruned)
-    state.masks.update(pruned.masks)
-    state.ranks.take_first([*state.model.parameters(), *state.masks.values()])
-    warn_of_collapse(pruned.masks, state.report)
-    healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
-    loss_after = _calibration_loss(state.model, calibration)
+    if action.place in state.methods or state.ranks.size > 1:  # ranks would not try again together
+        found = _attempt(Attempt(action.modifier), action, state, sparsity)
+    else:
+        found = attempted(lambda attempt: _attempt(attempt, action, state, sparsity), action.modifier, state.report)
     state.prunings.append(
         {
             "event": "prune",
             "epoch": epoch,
-            "method": modifier.short_name,
-            "sparsity": masking.sparsity(pruned.masks),
-            "predicted_loss_increase": pruned.predicted_loss,
-            "measured_loss_increase": None if loss_before is None else _difference(loss_after, loss_before),
+            "method": action.modifier.short_name,
+            **found,
             "seconds": time.perf_counter() - started,
-            "details": pruned.details | healing,
         }
     )
+
+
+def _attempt(attempt: Attempt, action: Prune, state: State, sparsity: float) -> dict[str, Any]:
+    """Prune once, for the record; whatever is raised leaves weights, masks and averages as they were."""
+    action = replace(action, modifier=attempt.modifier)
+    names, modifier = state.targets[action.place], attempt.modifier
+    present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
+    calibration = None
+    if modifier.num_images:
+        images = state.calibration(modifier.num_images, attempt.draw).at_most(attempt.at_once)
+        calibration = calibrated(modifier, images, state.teacher)
+    with undone_if_it_fails(state, names, action.place):
+        pruned = _method(action, state).prune(
+            state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
+        )
+        loss_before = _loss_before(state.model, calibration, pruned)
+        before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
+        apply(state.model, pruned)
+        state.masks.update(pruned.masks)
+        state.ranks.take_first([*state.model.parameters(), *state.masks.values()])
+        warn_of_collapse(pruned.masks, state.report)
+        healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
+        loss_after = _calibration_loss(state.model, calibration)
+        increase = None if loss_before is None else _difference(loss_after, loss_before)
+    return {
+        "sparsity": masking.sparsity(pruned.masks),
+        "predicted_loss_increase": pruned.predicted_loss,
+        "measured_loss_increase": increase,
+        "details": pruned.details | healing | attempt.details,
+    }
 
 
 def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples: int) -> dict[str, Any]:
@@ -235,5 +253,5 @@ def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> floa
 
 def _difference(after: float | None, before: float) -> float:
     if after is None or after != after:
-        raise PruningError("the loss is not a number after pruning", "raise damp, or prune in smaller steps")
+        raise NotFiniteError("the loss is not a number after pruning", "raise damp, or prune in smaller steps")
     return after - before

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ovit_deploy.errors import InterruptedRunError
+from ovit_deploy.errors import InterruptedRunError, RunError
 from ovit_deploy.finetune import generations
 from ovit_deploy.finetune.evaluate import Accuracy, Evaluation
 from ovit_deploy.finetune.standing import Standing
 from ovit_deploy.finetune.tracking import Tracker
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.pruning.ranks import ALONE, Ranks
+from ovit_deploy.working_folder import is_resumable
 
 SECONDS_BETWEEN = 600.0
 _METRICS = "metrics.jsonl"
@@ -56,6 +57,24 @@ def noting_signals(*, once: bool = True) -> Iterator[Asked]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def going_on(folder: Path, command: str) -> Iterator[None]:
+    """What the disk refuses is told together with how to go on, where there is a checkpoint to go on from.
+
+    Raises:
+        RunError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_resumable(folder):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise RunError(
+            f"{where}{error.strerror or error}", f"free or mend the disk, then go on with {command}"
+        ) from error
 
 
 @dataclass

@@ -19,13 +19,14 @@ from torch import nn
 from ovit_deploy import checkpoint, models
 from ovit_deploy.checkpoint import RUNS, ModelSpec
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
+from ovit_deploy.data.quarantine import Quarantine, WholeImages
 from ovit_deploy.finetune import generations, loop, masks
 from ovit_deploy.finetune.actions import State
 from ovit_deploy.finetune.distributed import shared_run
 from ovit_deploy.finetune.drop_path import set_drop_path
 from ovit_deploy.finetune.evaluate import Evaluation, evaluate
 from ovit_deploy.finetune.fingerprint import Start, versions
-from ovit_deploy.finetune.keeping import Asked, Journal, Keeper, noting_signals
+from ovit_deploy.finetune.keeping import Asked, Journal, Keeper, going_on, noting_signals
 from ovit_deploy.finetune.losses import check_distillable
 from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.finetune.tracking import TrackerName, tracking
@@ -98,6 +99,13 @@ def run(
     """
     watchers, ranks = watchers or Watchers(), Ranks.of_process_group()
     seed_all(Chance.START, recipe.training.seed)
+    quarantine = Quarantine(len(data.train), recipe.training.max_damaged_images)  # type: ignore[arg-type]
+    data = replace(data, train=WholeImages(data.train, quarantine))
+
+    def watch(done: loop.Progress) -> None:
+        quarantine.tell(watchers.report)
+        watchers.step(done)
+
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
     model = models.build(choice).to(device)
     ranks.take_first(model.state_dict().values())
@@ -112,13 +120,16 @@ def run(
     test = eval_loader(data.test, preprocessing, **feeding)
     name, budget = name or _dated(recipe, ranks), _budget(memory_budget, ranks)
     noting = noting_signals(once=ranks.size == 1) if not methods else contextlib.nullcontext(Asked())
+    command = _command(recipe, name, ranks, track)
     about = {"recipe": recipe.name, "model": choice.spec.name, "data": data.name, "seed": recipe.training.seed}
     with (
         noting as asked,
         shared_run(ranks, name, runs, resume=resume) as folder,
+        going_on(folder, command),
         tracking(track if ranks.is_first else None, folder, name, about) as tracker,
     ):
         watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
+        quarantine.keep_in(folder)
         start = Start.of(recipe, choice, data, model, memory_budget, num_ranks=ranks.size)
         kept, noted = folder / RESUME, folder if ranks.is_first else None
         with ranks.in_turn():
@@ -148,16 +159,16 @@ def run(
             plan,
             recipe.training,
             teacher=teacher,
-            watch=watchers.step,
+            watch=watch,
             record=journal.record,
-            save=Keeper(kept, asked, journal, _command(recipe, name, ranks, track), ranks)
-            if not methods
-            else lambda *_: None,
+            save=Keeper(kept, asked, journal, command, ranks) if not methods else lambda *_: None,
             start=saved["training"] if saved else None,
         )
         facts = _facts(recipe, choice, data, journal.dense, evaluate(model, test, ranks), state)
         facts |= {"seconds": journal.seconds, "preprocessing": preprocessing.as_dict()}
         facts |= {"resumed_at_steps": journal.resumed_at} if journal.resumed_at else {}
+        quarantine.tell(watchers.report)
+        facts |= {"damaged_images": len(quarantine.found)} if quarantine.found else {}
         if ranks.is_first:
             _save(folder, state, replace(choice.spec, quantization=facts["quantization"]), recipe, facts)
     return Finished(runs / name, facts)

@@ -62,6 +62,9 @@ class Training(Declaration):
     ema_decay: float | None = Field(None, gt=0, lt=1, description="save an average of the weights instead of the last")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of products while training (autocast)")
     augmentation: NamedAugmentation = Augmentation()
+    max_damaged_images: float = Field(
+        0.01, ge=0, lt=1, description="share of the training images that may be unreadable, and are left out"
+    )
     seed: int = Field(0, ge=0)
 
     @property
