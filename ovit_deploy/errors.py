@@ -99,8 +99,8 @@ class EngineError(OvitError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or torch could not have the memory that it asked for, on the CPU or a GPU."""
-    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    """Whether Python or torch could not have the memory that it asked for, on the CPU (oneDNN, too) or a GPU."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "could not create a primitive")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
     )

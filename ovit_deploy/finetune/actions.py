@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ovit_deploy.errors import NotFiniteError, PruningError
+from ovit_deploy.errors import NotFiniteError, PruningError, RecipeError
 from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.attempts import Attempt, attempted, undone_if_it_fails
@@ -22,7 +23,7 @@ from ovit_deploy.pruning.ranks import ALONE, Ranks
 from ovit_deploy.pruning.spread import warn_of_collapse
 from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
 from ovit_deploy.recipe.declaration import Compat
-from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.recipe.modifiers import DistillationModifier, PerLayerDistillationModifier
 from ovit_deploy.recipe.pruners import PruningModifier
 from ovit_deploy.recipe.quantization import Quantization
 from ovit_deploy.recipe.timeline import (
@@ -31,13 +32,16 @@ from ovit_deploy.recipe.timeline import (
     Distill,
     Freeze,
     HoldZeros,
+    LogSparsity,
     Prune,
     Quantize,
     Regrow,
     Score,
+    SetParameters,
     Train,
     WeightDecay,
 )
+from ovit_deploy.selectors import prunable
 
 
 class Calibrate(Protocol):
@@ -60,12 +64,13 @@ class State:
     report: Callable[[str], None]
     compat: Compat | None = None
     masks: masking.Masks = field(default_factory=dict)
-    distillation: DistillationModifier | None = None
+    distillation: DistillationModifier | PerLayerDistillationModifier | None = None
     first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
     trainable: dict[str, dict[str, bool]] = field(default_factory=dict)  # by place, as it was before a modifier
     scores: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by place: of movement, as it adds up
     before: dict[str, masking.Masks] = field(default_factory=dict)  # by place: masks when dense phases began
     prunings: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)  # for the record, until it is written
     teacher: nn.Module | None = None  # the dense model, where the recipe asks it
     scratch: Path | None = None  # where pruning may spill to
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
@@ -97,6 +102,10 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             state.distillation = action.modifier
         case Train():
             _train(action, state)
+        case SetParameters():
+            _set_parameters(action, state)
+        case LogSparsity():
+            state.notes.append(_sparsities(state.model, epoch))
         case Quantize():
             _quantize(action, state, epoch)
         case Freeze(what="observers"):
@@ -132,6 +141,29 @@ def _train(action: Train, state: State) -> None:
     for name, parameter in parameters.items():
         parameter.requires_grad_(before[name] if action.ends else action.modifier.trainable)
         parameter.grad = None
+
+
+@torch.no_grad()
+def _set_parameters(action: SetParameters, state: State) -> None:
+    for name in state.targets[action.place]:
+        parameter = state.model.get_parameter(name)
+        value = torch.tensor(action.value, dtype=parameter.dtype, device=parameter.device)
+        if value.ndim and value.numel() != parameter.numel():
+            raise RecipeError(
+                f"{action.place}: {value.numel()} numbers for {name}, which has {parameter.numel()}",
+                "give one number, or as many as it has",
+            )
+        parameter.copy_(value.reshape(parameter.shape) if value.ndim else value)
+        if name in state.masks:
+            parameter.mul_(state.masks[name])
+
+
+def _sparsities(model: nn.Module, epoch: float) -> dict[str, Any]:
+    """The share of zeros in every matrix, and in all of them, for the record."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    kept = masking.of_zeros(model, prunable(shapes))
+    layers = {name: masking.sparsity({name: mask}) for name, mask in kept.items()}
+    return {"event": "sparsity", "epoch": epoch, "sparsity": masking.sparsity(kept), "layers": layers}
 
 
 def _asked(action: Prune, state: State) -> float:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from ovit_deploy.errors import RecipeError, TrainingError, is_out_of_memory
 from ovit_deploy.finetune.actions import State
-from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.finetune.layer_distillation import LayerDistillation, layers_of
+from ovit_deploy.recipe.modifiers import DistillationModifier, PerLayerDistillationModifier
 from ovit_deploy.recipe.schema import Training
 
 
@@ -54,12 +55,15 @@ def criterion_for(training: Training) -> nn.Module:
     return nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
 
 
-def check_distillable(model: nn.Module, modifier: DistillationModifier) -> None:
+def check_distillable(model: nn.Module, modifier: DistillationModifier | PerLayerDistillationModifier) -> None:
     """Refuse a kind of distillation that the model has no place for.
 
     Raises:
-        RecipeError: no distillation token, or no features before the classifier.
+        RecipeError: no distillation token, no features before the classifier, or no layer of a name.
     """
+    if isinstance(modifier, PerLayerDistillationModifier):
+        layers_of(model, modifier)
+        return
     name = type(model).__name__
     if modifier.kind == "token" and not hasattr(model, "set_distilled_training"):
         raise RecipeError(
@@ -99,8 +103,8 @@ class Objective:
         self.teacher = teacher
         self.training = training
         self.criterion = criterion_for(training)
-        self.task: TrainingTask | None = None
-        self.modifier: DistillationModifier | None = None
+        self.task: TrainingTask | LayerDistillation | None = None
+        self.modifier: DistillationModifier | PerLayerDistillationModifier | None = None
 
     def backward(self, images: Tensor, targets: Tensor) -> StepLoss:
         """Add the gradients of the mean loss over all images of all ranks, ``batch_size`` of them at once.
@@ -122,6 +126,10 @@ class Objective:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
+                if min(size, len(images)) == 1:
+                    raise TrainingError(
+                        f"memory runs out with one image at once ({error})", "use a smaller model or a larger machine"
+                    ) from error
             # Here, where the error and the tensors in its traceback are gone.
             self._halve(size, len(images))
             put_random_states_back(drawn, images.device)
@@ -146,8 +154,6 @@ class Objective:
     def _halve(self, size: int, num_images: int) -> None:
         """Take fewer images at once from here on, and forget the gradients so far."""
         size = min(size, num_images)
-        if size == 1:
-            raise TrainingError("memory runs out with one image at once", "use a smaller model or a larger machine")
         self.state.at_once = -(-size // 2)
         self.state.model.zero_grad()
         if torch.cuda.is_initialized():
@@ -169,18 +175,22 @@ class Objective:
         """End distillation, if it is on."""
         self._follow(None)
 
-    def _follow(self, modifier: DistillationModifier | None) -> None:
+    def _follow(self, modifier: DistillationModifier | PerLayerDistillationModifier | None) -> None:
         """Begin, change or end distillation."""
         if modifier is self.modifier:
             return
-        if self.modifier is not None and self.modifier.kind == "token":
+        if isinstance(self.task, LayerDistillation):
+            self.task.remove()
+        if isinstance(self.modifier, DistillationModifier) and self.modifier.kind == "token":
             talks_twice: Any = self.state.model  # a class and a distillation token, two outputs while training
             talks_twice.set_distilled_training(False)
         self.modifier = modifier
         self.task = None if modifier is None else self._task(modifier)
 
-    def _task(self, modifier: DistillationModifier) -> TrainingTask:
+    def _task(self, modifier: DistillationModifier | PerLayerDistillationModifier) -> TrainingTask | LayerDistillation:
         assert self.teacher is not None
+        if isinstance(modifier, PerLayerDistillationModifier):
+            return LayerDistillation(self.state.model, self.teacher, self.criterion, modifier)
         shared: dict[str, Any] = {
             "criterion": self.criterion,
             "task_loss_weight": 1 - modifier.hardness,

@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import nn
 
-from ovit_deploy import checkpoint, models
+from ovit_deploy import checkpoint, models, working_folder
 from ovit_deploy.checkpoint import RUNS, ModelSpec
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
 from ovit_deploy.data.quarantine import Quarantine, WholeImages
@@ -111,21 +111,21 @@ def run(
     ranks.take_first(model.state_dict().values())
     plan = timeline(recipe)
     targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()})
-    teacher = _teacher(model, plan)
+    teacher = dense_teacher(model, plan)
     if recipe.training.augmentation.drop_path:
         set_drop_path(model, recipe.training.augmentation.drop_path)
     preprocessing = Preprocessing.of(model)
     feeding = {"rank": ranks.rank, "num_ranks": ranks.size, "num_workers": num_workers}
     loader = train_loader(data.train, preprocessing, recipe.training, **feeding)
     test = eval_loader(data.test, preprocessing, **feeding)
-    name, budget = name or _dated(recipe, ranks), _budget(memory_budget, ranks)
+    name, budget = name or _dated(recipe, ranks), shared_budget(memory_budget, ranks)
     noting = noting_signals(once=ranks.size == 1) if not methods else contextlib.nullcontext(Asked())
     command = _command(recipe, name, ranks, track)
     about = {"recipe": recipe.name, "model": choice.spec.name, "data": data.name, "seed": recipe.training.seed}
     with (
         noting as asked,
+        going_on(working_folder.partial_folder(name, runs), command),
         shared_run(ranks, name, runs, resume=resume) as folder,
-        going_on(folder, command),
         tracking(track if ranks.is_first else None, folder, name, about) as tracker,
     ):
         watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
@@ -144,7 +144,7 @@ def run(
             model=model,
             optimizer=optimizer_for(model, recipe.training),
             targets=targets,
-            calibration=_Calibrate(data, preprocessing, recipe.training.seed, num_workers, ranks),
+            calibration=CalibrationImages(data, preprocessing, recipe.training.seed, num_workers, ranks),
             memory_budget=budget,
             report=watchers.report,
             teacher=teacher,
@@ -190,7 +190,7 @@ def _dated(recipe: Recipe, ranks: Ranks) -> str:
     return f"{recipe.name}-{datetime.fromtimestamp(now).astimezone():%Y%m%d-%H%M%S}"
 
 
-def _budget(memory_budget: int | None, ranks: Ranks) -> int | None:
+def shared_budget(memory_budget: int | None, ranks: Ranks) -> int | None:
     """Bytes of each rank, the same for all: how often the images are passed over follows from it.
 
     By default half of a machine's free memory is shared out to the ranks on it.
@@ -210,7 +210,7 @@ def _command(recipe: Recipe, name: str, ranks: Ranks, track: TrackerName | None)
 
 
 @dataclass(frozen=True)
-class _Calibrate:
+class CalibrationImages:
     """A `Calibrate`: training images by a seed and a draw."""
 
     data: ImageData
@@ -220,6 +220,7 @@ class _Calibrate:
     ranks: Ranks
 
     def __call__(self, num_images: int, draw: int = 0, /) -> Calibration:
+        """The images."""
         batches = calibration_batches(
             self.data.train,
             self.preprocessing,
@@ -231,7 +232,7 @@ class _Calibrate:
         return Calibration(batches, num_images, ranks=self.ranks)
 
 
-def _teacher(model: nn.Module, plan: Timeline) -> nn.Module | None:
+def dense_teacher(model: nn.Module, plan: Timeline) -> nn.Module | None:
     """The model as it is now, frozen, if the recipe ever distils or prunes by its answers."""
     for item in plan.dated:
         if isinstance(item.action, Distill) and item.action.modifier:

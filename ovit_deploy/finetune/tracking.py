@@ -72,7 +72,8 @@ def tracking(name: TrackerName | None, folder: Path, run: str, about: dict[str, 
 
 def scalars(line: Line) -> dict[str, float]:
     """The numbers of a line of metrics.jsonl by names such as ``epoch/loss`` and ``prune/seconds``."""
-    numbers = {key: value for key, value in line.items() if key not in _PLACES and _is_number(value)}
+    layers = {f"layers/{name}": value for name, value in line.get("layers", {}).items()}
+    numbers = {key: value for key, value in (line | layers).items() if key not in _PLACES and _is_number(value)}
     return {f"{line['event']}/{key}": float(value) for key, value in numbers.items()}
 
 
