@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,13 @@ def tracking(name: TrackerName | None, folder: Path, run: str, about: dict[str, 
     own = folder / name
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
-    tracker = _STARTS[name](own, run, about)
+    with contextlib.redirect_stdout(sys.stderr):  # trackio prints
+        tracker = _STARTS[name](own.resolve(), run, about)
     try:
         yield tracker
     finally:
-        tracker.close()
+        with contextlib.redirect_stdout(sys.stderr):
+            tracker.close()
 
 
 def scalars(line: Line) -> dict[str, float]:
@@ -96,6 +99,8 @@ def _tensorboard(folder: Path, run: str, about: dict[str, Any]) -> Tracker:
 
 
 def _trackio(folder: Path, run: str, about: dict[str, Any]) -> Tracker:
+    if "trackio" in sys.modules:  # it reads the variable once
+        raise OvitError("--track trackio: one run a process", "sweep with tensorboard or wandb, or one run at a time")
     os.environ["TRACKIO_DIR"] = str(folder)
     import trackio
 
