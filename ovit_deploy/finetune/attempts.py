@@ -49,12 +49,12 @@ class Attempt:
         modifier = self.modifier.model_copy(update=stronger)
         return replace(self, modifier=modifier, draw=self.draw + 1, failures=(*self.failures, failure))
 
-    def smaller(self) -> "Attempt":
+    def smaller(self, error: BaseException) -> "Attempt":
         """The next one, after memory ran out."""
         at_once = self.at_once or IMAGES_AT_ONCE
         failure = f"memory ran out with {at_once} images at once"
         if at_once == 1:
-            raise PruningError(failure, "lower --memory-budget, num_grads or fisher_block_size")
+            raise PruningError(f"{failure} ({error})", "lower --memory-budget or fisher_block_size") from error
         return replace(self, at_once=at_once // 2, failures=(*self.failures, failure))
 
 
@@ -74,7 +74,7 @@ def attempted(prune: Callable[[Attempt], T], modifier: Sparsifier, report: Repor
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or not modifier.num_images:
                 raise
-            attempt = attempt.smaller()
+            attempt = attempt.smaller(error)
         report(f"{attempt.failures[-1]}: tried again {_how(attempt)}")
 
 

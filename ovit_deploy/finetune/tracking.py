@@ -112,7 +112,8 @@ def _wandb(folder: Path, run: str, about: dict[str, Any]) -> Tracker:
     import wandb
 
     mode: Any = os.environ.get("WANDB_MODE", "offline")
-    session = wandb.init(project=_PROJECT, name=run, config=about, dir=str(folder), mode=mode)
+    quiet = wandb.Settings(console="off")  # what is printed is no part of the record
+    session = wandb.init(project=_PROJECT, name=run, config=about, dir=str(folder), mode=mode, settings=quiet)
     return Tracker(lambda numbers, step: session.log(numbers, step=step), session.finish)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ovit_deploy.errors import RecipeError
-from ovit_deploy.recipe import carrier, dialects, expressions, stages, tags, yaml
+from ovit_deploy.recipe import carrier, dialects, expressions, llm_compressor, stages, tags, yaml
 from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dialects import DIALECTS, Dialect
 from ovit_deploy.recipe.modifiers import DistillationModifier, PerLayerDistillationModifier
@@ -173,6 +173,8 @@ class _Reader:
 
     def _refused(self, written: Written, values: Any) -> bool:
         tag = written.tag.removeprefix("pytorch.")
+        if written.untagged and isinstance(values, dict) and llm_compressor.is_theirs(tag, values):
+            return False
         if tag not in MODIFIERS:
             unknown = f"unknown modifier !{tag}{nearest(tag, MODIFIERS)}"
             self._problem(written.path, tags.refusal(tag) or unknown)
