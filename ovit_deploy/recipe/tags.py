@@ -17,7 +17,7 @@ NOT_YET: dict[str, str] = {
     "AWQModifier": _QUANTIZE,
     "SmoothQuantModifier": _QUANTIZE,
     "LogarithmicEqualizationModifier": _QUANTIZE,
-    "SparseGPTModifier": "use !SparseGPTPruningModifier",
+    "SparseGPTModifier": "use !SparseGPTPruningModifier, or the keys of llm-compressor in a mapping",
     "OutputDistillationModifier": "use !DistillationModifier",
 }
 
