@@ -25,7 +25,7 @@ from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.report import report
 from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
-from ovit_deploy.errors import InterruptedRunError, OvitError
+from ovit_deploy.errors import InterruptedRunError, OvitError, is_out_of_memory
 
 app = App(
     name="ovit-deploy",
@@ -62,6 +62,11 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         render.error(f"{who}{where}{error.strerror or error}", "check the path, its permissions and the free space")
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        render.error(f"{who}memory runs out", "lower training.batch_size in the recipe, or --memory-budget")
         sys.exit(1)
     except KeyboardInterrupt:
         render.error("interrupted", "")

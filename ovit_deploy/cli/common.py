@@ -13,7 +13,6 @@ from ovit_deploy.cli import render
 from ovit_deploy.errors import OvitError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe, load_recipe, timeline
-from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.overrides import read_overrides
 from ovit_deploy.recipe.rates import describe
 from ovit_deploy.recipe.targets import resolve
@@ -23,10 +22,12 @@ from ovit_deploy.recipe.timeline import (
     Distill,
     Freeze,
     HoldZeros,
+    LogSparsity,
     Prune,
     Quantize,
     Regrow,
     Score,
+    SetParameters,
     Train,
     WeightDecay,
 )
@@ -115,10 +116,15 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "hold zeros", f"of {len(targets[place])} tensors"
         case WeightDecay(value=value):
             return "weight decay", f"{value:g}"
-        case Distill(modifier=DistillationModifier() as modifier):
-            return "distillation", modifier.summary
-        case Distill():
+        case Distill(modifier=None):
             return "distillation", "ends"
+        case Distill(modifier=modifier):
+            assert modifier is not None
+            return "distillation", modifier.summary
+        case SetParameters(place=place):
+            return "set", f"the numbers of {len(targets[place])} tensors"
+        case LogSparsity():
+            return "log", "sparsity of every matrix"
         case Train(modifier=modifier, place=place, ends=ends):
             verb = "let learn" if modifier.trainable else "freeze"
             return verb, f"{'ends for' if ends else 'of'} {len(targets[place])} tensors"
@@ -178,6 +184,10 @@ def show_summary(finished: "Finished") -> None:
         )
         sparsity = facts["sparsity"]
         render.line(f"sparsity: {sparsity['prunable']:.2%} of prunable weights, {sparsity['all']:.2%} of all")
+    if "damaged_images" in facts:
+        render.line(
+            f"left out: {facts['damaged_images']} damaged training images, named in quarantine.jsonl of the run"
+        )
     render.line(f"time: {facts['seconds']:.0f} s    run: {finished.folder}")
 
 
@@ -218,6 +228,7 @@ def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
             resume=asked.resume,
             device=device,
             num_workers=asked.workers,
+            track=asked.track,
         )
     if json:
         render.as_json({"run": str(finished.folder), **finished.facts})

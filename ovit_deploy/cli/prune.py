@@ -5,6 +5,7 @@ from pathlib import Path
 from ovit_deploy.cli import common, lists, render
 from ovit_deploy.cli.beginning import Beginning, Options, begin
 from ovit_deploy.errors import OvitError, RecipeError
+from ovit_deploy.finetune.tracking import TrackerName
 from ovit_deploy.recipe.sparsifier import Sparsifier
 
 
@@ -21,6 +22,7 @@ def prune(
     memory_budget: str | None = None,
     device: str | None = None,
     workers: int = 0,
+    track: TrackerName | None = None,
     resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -46,6 +48,7 @@ def prune(
         device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none. Under torchrun each
             process has a GPU of its own.
         workers: Processes that read and augment images; 0 does it between the steps.
+        track: Tell this tracker, too, what metrics.jsonl records: into the run's folder. An extra of this package.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline and the matched layers, and stop.
         json: Print the facts of the run as JSON.
@@ -57,7 +60,9 @@ def prune(
         )
     if wanted and common.started_rank() is not None:
         raise OvitError("--sweep under torchrun: a sweep runs in one process", "start it without torchrun")
-    given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget, device, workers)
+    given = Options(
+        recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget, device, workers, track
+    )
     asked = begin(given, resume)
     read = asked.recipe
     if not any(isinstance(modifier, Sparsifier) for modifier in read.modifiers):
@@ -91,6 +96,7 @@ def _sweep(asked: Beginning, sparsities: tuple[float, ...], *, json: bool) -> No
             watchers=watchers,
             device=device,
             num_workers=asked.workers,
+            track=asked.track,
         )
     if json:
         render.as_json([{"run": str(finished.folder), **finished.facts} for finished in runs])

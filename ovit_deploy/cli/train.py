@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ovit_deploy.cli import common, render
 from ovit_deploy.cli.beginning import Options, begin
+from ovit_deploy.finetune.tracking import TrackerName
 
 
 def train(
@@ -17,6 +18,7 @@ def train(
     recipe_arg: tuple[str, ...] = (),
     device: str | None = None,
     workers: int = 0,
+    track: TrackerName | None = None,
     resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -38,11 +40,14 @@ def train(
         device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none. Under torchrun each
             process has a GPU of its own.
         workers: Processes that read and augment images; 0 does it between the steps.
+        track: Tell this tracker, too, what metrics.jsonl records: into the run's folder. An extra of this package.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline, and stop.
         json: Print the facts of the run as JSON.
     """
-    given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device, workers=workers)
+    given = Options(
+        recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device, workers=workers, track=track
+    )
     asked = begin(given, resume)
     if dry_run:
         common.show_plan(asked.recipe, asked.choice)

@@ -25,12 +25,13 @@ from typing import Any
 
 import numpy as np
 import timm.data
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import FashionMNIST, ImageFolder
 
 from ovit_deploy.catalog import PACKAGE, cache_dir
-from ovit_deploy.errors import DataError
+from ovit_deploy.data.decode import decode
+from ovit_deploy.errors import DamagedImageError, DataError
 
 STREAMS = ("wds", "tfds", "hfids")
 EMBEDDED = PACKAGE / "assets" / "fashion_mnist_12k.npz"
@@ -93,23 +94,7 @@ class EncodedImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         encoded = self.stream[self.offsets[index] : self.offsets[index + 1]]
-        try:
-            return Image.open(io.BytesIO(encoded)).convert("RGB"), self.labels[index]
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(
-                f"image {index} cannot be decoded: {error}", "the file is damaged: make it again"
-            ) from error
-
-
-class FolderImages(ImageFolder):
-    """torchvision's ImageFolder, whose errors name the file."""
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        try:
-            return super().__getitem__(index)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            path = self.samples[index][0]
-            raise DataError(f"{path}: cannot be read as an image", "remove or replace that file") from error
+        return decode(io.BytesIO(encoded), f"image {index}"), self.labels[index]
 
 
 def load_data(name: str | None = None) -> ImageData:
@@ -200,15 +185,15 @@ def _folder(path: Path) -> ImageData:
             f"{path}: no train/ with val/ or test/ in it", "put images into train/<class>/ and val/<class>/"
         )
     try:
-        splits = FolderImages(str(path / "train")), FolderImages(str(test))
+        train, tested = (ImageFolder(str(folder), loader=decode) for folder in (path / "train", test))
     except FileNotFoundError as error:
         raise DataError(f"{path}: {error}", "put images into train/<class>/ and val/<class>/") from error
-    if splits[0].classes != splits[1].classes:
-        different = sorted(set(splits[0].classes) ^ set(splits[1].classes))
+    if train.classes != tested.classes:
+        different = sorted(set(train.classes) ^ set(tested.classes))
         raise DataError(
             f"{path}: train and {test.name} differ in classes {', '.join(different[:5])}", "give both the same"
         )
-    return ImageData(path.name, *splits, tuple(splits[0].classes))
+    return ImageData(path.name, train, tested, tuple(train.classes))
 
 
 class ReaderImages(Dataset[Any]):
@@ -221,14 +206,13 @@ class ReaderImages(Dataset[Any]):
         return len(self.reader)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        name = f"{self.reader.filename(index)} (number {index})"
         try:
             stream, label, *_ = self.reader[index]
-            with stream:
-                return Image.open(stream).convert("RGB"), int(label)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise DataError(
-                f"{self.reader.filename(index)} (number {index}): cannot be read as an image", "replace it"
-            ) from error
+        except OSError as error:
+            raise DamagedImageError(name, error.strerror or str(error)) from error
+        with stream:
+            return decode(stream, name), int(label)
 
 
 def _timm(name: str) -> ImageData:

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ovit_deploy.errors import InterruptedRunError
+from ovit_deploy.errors import InterruptedRunError, RunError
 from ovit_deploy.finetune import generations
 from ovit_deploy.finetune.evaluate import Accuracy, Evaluation
 from ovit_deploy.finetune.standing import Standing
+from ovit_deploy.finetune.tracking import Tracker
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.pruning.ranks import ALONE, Ranks
+from ovit_deploy.working_folder import is_resumable
 
 SECONDS_BETWEEN = 600.0
 _METRICS = "metrics.jsonl"
@@ -57,11 +59,29 @@ def noting_signals(*, once: bool = True) -> Iterator[Asked]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def going_on(folder: Path, command: str) -> Iterator[None]:
+    """What the disk refuses is told together with how to go on, where there is a checkpoint to go on from.
+
+    Raises:
+        RunError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_resumable(folder):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise RunError(
+            f"{where}{error.strerror or error}", f"free or mend the disk, then go on with {command}"
+        ) from error
+
+
 @dataclass
 class Journal:
     """What a run notes beside training, and saves with it; metrics.jsonl in ``folder`` is written a line at a time.
 
-    Without a folder nothing is written: so do all ranks but the first.
+    Without a folder nothing is written: so do all ranks but the first. A tracker is told every line, too.
     """
 
     folder: Path | None
@@ -69,17 +89,21 @@ class Journal:
     lines: list[str] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)  # steps
     started: float = field(default_factory=time.perf_counter)
+    tracker: Tracker | None = None
 
     def __post_init__(self) -> None:
         if self.folder is not None:
             (self.folder / _METRICS).write_text("".join(f"{line}\n" for line in self.lines))
+        if self.tracker is not None:
+            for line in self.lines:
+                self.tracker.tell(json.loads(line))
 
     @classmethod
-    def from_tree(cls, folder: Path | None, saved: Tree, step: int) -> "Journal":
+    def from_tree(cls, folder: Path | None, saved: Tree, step: int, tracker: Tracker | None = None) -> "Journal":
         """The journal of a run that goes on at ``step``."""
         dense = None if saved["dense"] is None else Evaluation(Accuracy(*saved["dense"][:2]), saved["dense"][2])
         started = time.perf_counter() - saved["seconds"]
-        return cls(folder, dense, saved["lines"], [*saved["resumed_at"], step], started)
+        return cls(folder, dense, saved["lines"], [*saved["resumed_at"], step], started, tracker)
 
     def as_tree(self) -> Tree:
         """To save."""
@@ -96,6 +120,8 @@ class Journal:
     def record(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
         self.lines.append(json.dumps(line))
+        if self.tracker is not None:
+            self.tracker.tell(line)
         if self.folder is not None:
             with (self.folder / _METRICS).open("a") as file:
                 file.write(f"{self.lines[-1]}\n")

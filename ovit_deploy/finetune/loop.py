@@ -152,8 +152,9 @@ class _Actor:
         for action in due:
             count = len(at.state.prunings)
             carry_out(action, at.state, epoch)
-            for line in at.state.prunings[count:]:
-                self.record(line)
+            for line in [*at.state.prunings[count:], *at.state.notes]:
+                self.record({"step": at.step} | line)
+            at.state.notes.clear()
             if at.average is not None and len(at.state.prunings) > count:
                 at.average.restart()
         at.acted = True

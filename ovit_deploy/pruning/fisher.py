@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ovit_deploy.errors import PruningError
+from ovit_deploy.errors import NotFiniteError, PruningError
 from ovit_deploy.pruning.average import FisherAverage
 from ovit_deploy.pruning.damping import Damping, damp, fourth_powers, sampling_error
 from ovit_deploy.pruning.gradients import SampleGradients
@@ -133,12 +133,22 @@ def fishers(
     for span, fisher_KBB in blocks.items():
         calibration.ranks.reduce(fisher_KBB)
         calibration.ranks.reduce(fourth[span])
+        check_finite(span, fisher_KBB)
         active_KB = span.cut(masks[span.name])
         error_K = sampling_error(fisher_KBB, fourth[span], num_grads) if damping_kind == "robust" else fourth[span]
         if average is not None:
             average.update(span.name, fisher_KBB, active_KB)
         damp(fisher_KBB, active_KB, damping, damping_kind, error_K)
     return Fishers(blocks, loss)
+
+
+def check_finite(span: Span, fisher_KBB: Tensor) -> None:
+    """Refuse sums of squares that have overflowed."""
+    if not bool(fisher_KBB.isfinite().all()):
+        raise NotFiniteError(
+            f"the Fisher matrix of {span.name} is not finite: gradients are too large to be squared",
+            "check the checkpoint, and that images are normalised as the model expects",
+        )
 
 
 def check_whole(spans: Sequence[Span], masks: Masks) -> None:
@@ -262,7 +272,7 @@ def cholesky(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
         factor_KBB[bad], failed_K[bad] = torch.linalg.cholesky_ex(jittered_KBB)
         jitter_K[bad] = jitter
     if bool(failed_K.any()):
-        raise PruningError(
+        raise NotFiniteError(
             "a Fisher block cannot be inverted: its gradients are all zero or not finite",
             "raise damping, such as 1e-8, or use more calibration samples",
         )

@@ -1,8 +1,8 @@
 """What every pruning method takes and gives."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -48,6 +48,17 @@ class Calibration:
     def num_gradients(self) -> int:
         """How many gradients one pass gives."""
         return self.num_samples // self.images_per_gradient
+
+    def at_most(self, num_images: int | None) -> "Calibration":
+        """The same images, at most so many in a batch; None leaves the batches as they are."""
+        if num_images is None:
+            return self
+
+        def smaller() -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels in self.batches():
+                yield from zip(images.split(num_images), labels.split(num_images), strict=True)
+
+        return replace(self, batches=smaller)
 
 
 def budget_for(model: nn.Module, memory_budget: int | None) -> int:
