@@ -31,6 +31,7 @@ def export(
     data: str | None = None,
     num_images: Annotated[int, Parameter(validator=Number(gte=1))] = 256,
     output: Path | None = None,
+    compress: bool = False,
     json: bool = False,
 ) -> None:
     """Write the model of a run as sparse ONNX, and prove on test images that the file is the model.
@@ -48,6 +49,8 @@ def export(
         data: The images to verify with, as given to prune; by default those of the run.
         num_images: Test images to verify with.
         output: The folder to write; by default the run's own.
+        compress: Write model.onnx.packed beside model.onnx, too: the same file in a fraction of the space. The command
+            ovit-deploy expand makes model.onnx of it again, bit by bit.
         json: Print model.json instead of a table.
     """
     from ovit_deploy.data import Preprocessing, load_data, sample_images
@@ -75,6 +78,7 @@ def export(
         facts=facts,
         recipe_text=source.recipe_text,
         destination=output.expanduser() if output else source.folder / "deployment",
+        compress=compress,
         progress=lambda step: render.note(f"{source.folder.name}: {step}"),
     )
     if json:
@@ -128,4 +132,9 @@ def _show(report: "ExportReport") -> None:
         checked["num_images"],
     )
     render.table(f"{report.card['model']['name']}, profile {report.card['profile']['name']}", columns, [row])
+    if packed := report.card.get("packed"):
+        times = report.size_bytes / packed["bytes"]
+        render.line(
+            f"{packed['file']}: {packed['bytes'] / 1e6:.2f} MB, {times:.1f} times smaller than {report.file.name}"
+        )
     render.line(f"wrote {report.folder}")
