@@ -149,7 +149,7 @@ def _regions(content: bytes) -> list[Region]:
         width = len(raw) // size if size else 0
         start = content.find(raw, position) if len(raw) >= LEAST_BYTES and width in _WIDTHS else -1
         if start >= 0 and width * size == len(raw):
-            found.append(Region(start=start, count=size, width=width, empty=_empty(raw, width)))
+            found.append(Region(start=start, count=size, width=width, empty=_empty(raw, width)))  # pyrefly: ignore
             position = start + len(raw)
     return found
 
