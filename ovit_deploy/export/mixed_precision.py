@@ -77,22 +77,34 @@ def choose(
     report(f"all {len(names)} layers quantized lose {drop:.2f} points of top-1: looking for the sensitive ones")
     sensitivity = {name: trial.divergence(_only(quantization, name)) for name in names}
     ranked = sorted(names, key=lambda name: -sensitivity[name])
-    too_few, enough, found = 0, len(names), None
+
+    def drop_without(count: int) -> float:
+        candidate, _ = quantize(model, _without(quantization, ranked[:count]), calibration)
+        found = trial.drop(candidate)
+        report(f"{count} of {len(names)} layers left in float: {found:.2f} points lost")
+        return found
+
+    count, drop = _fewest(drop_without, len(ranked), max_drop)
+    ordered = {name: sensitivity[name] for name in ranked}
+    mixed = MixedPrecision(max_drop, drop, trial.num_images, tuple(ranked[:count]), ordered)
+    return _without(quantization, mixed.ignore), mixed
+
+
+def _fewest(drop_without: Callable[[int], float], total: int, max_drop: float) -> tuple[int, float]:
+    """The least number of layers to leave out that bisection finds, and the drop then."""
+    too_few, enough, least = 0, total, None
     while enough - too_few > 1:
         count = (too_few + enough) // 2
-        candidate = _without(quantization, ranked[:count])
-        drop = trial.drop(quantize(model, candidate, calibration)[0])
-        report(f"{count} of {len(names)} layers left in float: {drop:.2f} points lost")
+        drop = drop_without(count)
         if drop <= max_drop:
-            enough, found = count, (candidate, drop)
+            enough, least = count, drop
         else:
             too_few = count
-    if found is None:
+    if least is None:
         raise ExportError(
             f"no layer can be quantized within {max_drop:g} points of top-1", "raise --max-drop, or train with a recipe"
         )
-    ordered = {name: sensitivity[name] for name in ranked}
-    return found[0], MixedPrecision(max_drop, found[1], trial.num_images, tuple(ranked[:enough]), ordered)
+    return enough, least
 
 
 class _Trial:
