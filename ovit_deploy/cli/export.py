@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 from ovit_deploy import checkpoint, models
 from ovit_deploy.checkpoint import Run
 from ovit_deploy.cli import render
+from ovit_deploy.engines import ENGINES
 from ovit_deploy.errors import OvitError
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def export(
         render.as_json(report.card)
         return
     _show(report)
-    render.next_command("ovit-deploy bench --engine deepsparse" + (f" --model {report.file}" if output else ""))
+    engine = next((name for name in ENGINES if declared.name.startswith(name)), "onnxruntime")
+    render.next_command(f"ovit-deploy bench --engine {engine}" + (f" --model {report.file}" if output else ""))
 
 
 def _refuse_contradictions(run: Run, quantize: str | None, smooth: float | None, max_drop: float | None) -> None:
@@ -131,8 +133,6 @@ def _show(report: "ExportReport") -> None:
     )
     render.table(f"{report.card['model']['name']}, profile {report.card['profile']['name']}", columns, [row])
     if packed := report.card.get("packed"):
-        times = report.size_bytes / packed["bytes"]
-        render.line(
-            f"{packed['file']}: {packed['bytes'] / 1e6:.2f} MB, {times:.1f} times smaller than {report.file.name}"
-        )
+        share = packed["bytes"] / report.size_bytes
+        render.line(f"{packed['file']}: {packed['bytes'] / 1e6:.2f} MB, {share:.1%} of {report.file.name}")
     render.line(f"wrote {report.folder}")
