@@ -12,6 +12,7 @@ import torch
 from onnx.shape_inference import InferenceError
 from torch import Tensor, nn
 
+from ovit_deploy.engines.environments import cpu_flags
 from ovit_deploy.errors import ExportError
 from ovit_deploy.export.profile import Profile
 from ovit_deploy.export.to_onnx import INPUT, OUTPUT
@@ -146,9 +147,20 @@ def check_parity(
         if not value >= least:
             raise ExportError(
                 f"file and model {what} {value:.5f} {how}, {least:g} is asked for",
-                f"freeze observers earlier, keep layers in float with ignore, or see profile {profile.name}",
+                f"{_saturation()}freeze observers earlier, keep layers in float (ignore), or see profile {profile.name}",
             )
     return found
+
+
+def _saturation() -> str:
+    """Why ONNX Runtime's integer products may be wrong on this CPU; nothing where they are not.
+
+    Without VNNI it adds pairs of products of uint8 and int8 in 16 bits, which saturate at 32,767.
+    """
+    flags = cpu_flags()
+    if not flags or flags & {"avx512_vnni", "avx_vnni"}:
+        return ""
+    return "ONNX Runtime's products saturate on this CPU, which has no VNNI: take num_bits 7 for weights; or "
 
 
 def compare(answers: np.ndarray, logits: Tensor) -> Verification:

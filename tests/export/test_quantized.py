@@ -129,6 +129,22 @@ def test_a_file_that_answers_otherwise_is_refused(model: nn.Module, report: Expo
         check_parity(report.file, images, logits + logits.std() * noise, 20, lenient, level="ORT_ENABLE_ALL")
 
 
+@pytest.mark.parametrize(("flags", "told"), [({"avx2"}, True), ({"avx2", "avx512_vnni"}, False), (set(), False)])
+def test_a_processor_whose_products_saturate_is_told(
+    flags: set[str],
+    told: bool,
+    exported: Callable[[str], ExportReport],
+    images: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "cpu_flags", lambda: frozenset(flags))
+    profile = load_profile("onnxruntime_int8")
+    with pytest.raises(ExportError) as error:
+        file = exported("onnxruntime_int8").file
+        check_parity(file, images[:4], -torch.ones(4, 10), 4, profile, level="ORT_ENABLE_ALL")
+    assert ("take num_bits 7" in error.value.hint) == told
+
+
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_model_and_profile_must_have_one_precision(
     precision: str, model: nn.Module, int8: nn.Module, images: Tensor, facts: Facts, tmp_path: Path
