@@ -147,7 +147,7 @@ def check_parity(
         if not value >= least:
             raise ExportError(
                 f"file and model {what} {value:.5f} {how}, {least:g} is asked for",
-                f"{_saturation()}freeze observers earlier, keep layers in float (ignore), or see profile {profile.name}",
+                f"{_saturation()}freeze observers earlier, keep layers in float, or see profile {profile.name}",
             )
     return found
 
