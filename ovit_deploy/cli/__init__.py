@@ -19,6 +19,7 @@ from ovit_deploy.cli.bench import bench
 from ovit_deploy.cli.compare import compare
 from ovit_deploy.cli.engines import engines
 from ovit_deploy.cli.evaluate import evaluate
+from ovit_deploy.cli.expand import expand
 from ovit_deploy.cli.export import export
 from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
@@ -37,6 +38,7 @@ app = App(
 for number, verb in enumerate((prune, export, bench, report, train, evaluate, compare, sensitivity)):
     app.command(verb, sort_key=number)
 app.command(engines)
+app.command(expand)
 app.command(recipe)
 
 

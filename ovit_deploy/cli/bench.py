@@ -67,7 +67,7 @@ def bench(
     from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite, load_suite, override
 
     flags = {
-        "engines": _engines(engine, model),
+        "engines": chosen_engines(engine, model),
         "models": (model,) if model else (),
         "sparsities": sparsity,
         "batch_sizes": (batch_size,) if batch_size is not None else (),
@@ -90,7 +90,7 @@ def bench(
         _bench_latency(declared, run, output, against, json=json)
 
 
-def _engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
+def chosen_engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
     """The engines that are meant; ``all`` leaves out those that cannot run here, and says so."""
     if "all" not in given:
         return tuple(dict.fromkeys(given))

@@ -33,6 +33,12 @@ class Preprocessing:
         config: dict[str, Any] = timm.data.resolve_model_data_config(model)
         return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """What `as_dict` gave, JSON in between."""
+        fields: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in values.items()}
+        return cls(**fields)
+
     def as_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return asdict(self)

@@ -3,6 +3,7 @@
 <destination>/
     model.onnx                     the sparse graph, weights inside
     model.json                     what it is (see card.py)
+    model.onnx.packed              the same file in a fraction of the space, where asked for (see packed.py)
     recipe.yaml                    the recipe that pruned it, as it was run
     sample-inputs/inp-0000.npz     preprocessed images, one a file: array "images" [C, H, W]
     sample-outputs/out-0000.npz    PyTorch's logits for them: array "logits" [classes]
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from ovit_deploy.errors import ExportError
 from ovit_deploy.export.card import Facts, make_card
+from ovit_deploy.export.packed import pack_file
 from ovit_deploy.export.profile import Profile
 from ovit_deploy.export.to_onnx import INPUT, OUTPUT, frozen, to_onnx
 from ovit_deploy.export.transaction import replacing
@@ -52,6 +54,7 @@ def export(
     facts: Facts,
     recipe_text: str,
     destination: Path,
+    compress: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> ExportReport:
     """Write the model as ONNX, prove that the file is the model, and put the folder in its place.
@@ -67,6 +70,7 @@ def export(
         facts: what the card says about the model.
         recipe_text: the recipe that pruned it.
         destination: the folder to make, or an earlier export to replace.
+        compress: write model.onnx.packed, too.
         progress: told each step, in a word or two, before it begins.
 
     Raises:
@@ -83,6 +87,9 @@ def export(
         checked = verify(file, model, images, masks=masks, profile=profile)
         progress("writing")
         card = make_card(file, images, facts=facts, masks=masks, profile=profile, checked=checked)
+        if compress:
+            packed = pack_file(file)
+            card["packed"] = {"file": packed.name, "bytes": packed.stat().st_size}
         (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
         _save_samples(folder / "sample-inputs", "inp", INPUT, images)

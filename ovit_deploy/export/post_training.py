@@ -1,7 +1,7 @@
 """INT8 without training: quantizers put into a trained model, their ranges taken from training images."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,8 +37,29 @@ class PostTraining:
 
 
 @torch.inference_mode()
+def quantize(
+    model: nn.Module, quantization: Quantization, batches: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[nn.Module, list[str]]:
+    """A quantized copy of ``model``, and the names of what is quantized in it.
+
+    Args:
+        model: trained, in evaluation mode.
+        quantization: which layers, and how.
+        batches: training images to observe, with labels that are not looked at.
+
+    Raises:
+        ModelError: the model is quantized already, or has nothing to quantize.
+    """
+    result = copy.deepcopy(model)
+    names = insert(result, quantization)
+    calibrate(result, batches)
+    freeze_observers(result)
+    return result.eval(), names
+
+
+@torch.inference_mode()
 def quantized(
-    model: nn.Module, quantization: Quantization, batches: Iterable[tuple[Tensor, Tensor]], images: Tensor
+    model: nn.Module, quantization: Quantization, batches: Sequence[tuple[Tensor, Tensor]], images: Tensor
 ) -> tuple[nn.Module, PostTraining]:
     """A quantized copy of ``model``, and how near it stays.
 
@@ -51,16 +72,12 @@ def quantized(
     Raises:
         ModelError: the model is quantized already, or has nothing to quantize.
     """
-    result = copy.deepcopy(model)
-    names = insert(result, quantization)
-    calibration = list(batches)
-    calibrate(result, calibration)
-    freeze_observers(result)
-    logits, answers = (torch.cat([one(batch) for batch in images.split(32)]) for one in (model, result.eval()))
+    result, names = quantize(model, quantization, batches)
+    logits, answers = (torch.cat([one(batch) for batch in images.split(32)]) for one in (model, result))
     near = compare(answers.numpy(), logits)
     return result, PostTraining(
         num_layers=len(names),
-        num_calibration_images=sum(len(batch) for batch, _ in calibration),
+        num_calibration_images=sum(len(batch) for batch, _ in batches),
         top1_agreement=near.top1_agreement,
         cosine=near.cosine,
     )

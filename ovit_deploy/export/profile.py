@@ -10,6 +10,7 @@ from ovit_deploy import catalog
 from ovit_deploy.errors import ExportError, OvitError
 from ovit_deploy.export.passes import find_pass
 from ovit_deploy.recipe import yaml
+from ovit_deploy.recipe.quantization import Quantization
 
 
 def _known(name: str) -> str:
@@ -33,6 +34,8 @@ class Profile(BaseModel):
         passes: names from ``ovit_deploy.export.passes.PASSES``, in order.
         precision: ``float32``, or ``int8`` for a quantized model.
         tolerance: largest absolute difference of a logit between PyTorch and ONNX Runtime, in float32.
+        quantization: how ``--quantize`` rounds a float model for this profile: the keys of a recipe's
+            ``!QuantizationModifier`` that say what and not when.
         min_agreement: fraction of images that PyTorch and ONNX Runtime must give the same class to, in int8.
         min_cosine: least cosine of their logits, averaged over images, in int8.
     """
@@ -48,6 +51,7 @@ class Profile(BaseModel):
     passes: tuple[Annotated[str, AfterValidator(_known)], ...] = ()
     precision: Literal["float32", "int8"] = "float32"
     tolerance: float = Field(1e-4, ge=0)
+    quantization: Quantization | None = None
     min_agreement: float = Field(0.995, ge=0, le=1)
     min_cosine: float = Field(0.999, ge=-1, le=1)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
@@ -69,6 +70,7 @@ class QuantizedAttention(Attention):
 
 _LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: QuantizedLinear, nn.Conv2d: QuantizedConv2d}
 _FACTORS = ("query", "key", "softmax", "value")
+PRODUCTS = "products"  # what the two products of an attention are called, beside its layers
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -80,7 +82,7 @@ def insert(model: nn.Module, quantization: Quantization) -> list[str]:
     """Quantize ``model`` in place.
 
     Returns:
-        The names of the quantized modules.
+        The names of what is quantized: layers, and ``<attention>.products``.
 
     Raises:
         ModelError: a name or class that the model has not, nothing to quantize, or quantized already.
@@ -89,16 +91,17 @@ def insert(model: nn.Module, quantization: Quantization) -> list[str]:
         raise ModelError("the model is quantized already", "leave out the QuantizationModifier, or start from float")
     if quantization.strict:
         _check_names(model, quantization)
-    chosen = [(name, module) for name, module in model.named_modules() if _is_chosen(name, module, quantization)]
+    chosen = [(name, module) for name, module in _units(model) if _is_chosen(name, module, quantization)]
     if not chosen:
         raise ModelError("the recipe quantizes no layer of the model", "mend submodules and ignore")
+    activated = {id(module.fc1) for module in model.modules() if isinstance(module, Mlp)}
     with next(model.parameters()).device:  # where new modules are made
         for name, module in chosen:
             scheme = _scheme(name, module, quantization)
             if type(module) is Attention:
                 _quantize_products(module, scheme.input_activations)
             else:
-                _quantize_layer(module, scheme)
+                _quantize_layer(module, scheme, round_output=id(module) not in activated)
     return [name for name, _ in chosen]
 
 
@@ -136,10 +139,19 @@ def _quantizers(model: nn.Module) -> Iterator[FakeQuantize]:
     return (module for module in model.modules() if isinstance(module, FakeQuantize))
 
 
-def _quantize_layer(module: nn.Module, scheme: Scheme) -> None:
+def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """What can be quantized: layers, and the products of each attention."""
+    for name, module in model.named_modules():
+        if type(module) in _LAYERS:
+            yield name, module
+        elif type(module) is Attention:
+            yield f"{name}.{PRODUCTS}", module
+
+
+def _quantize_layer(module: nn.Module, scheme: Scheme, *, round_output: bool) -> None:
     module.__class__ = _LAYERS[type(module)]
     module.input_quantizer = _of_activation(scheme.input_activations)
-    module.output_quantizer = _of_activation(scheme.output_activations)
+    module.output_quantizer = _of_activation(scheme.output_activations if round_output else None)
     channels = len(module.get_parameter("weight"))
     module.weight_quantizer = (
         nn.Identity()
@@ -164,7 +176,7 @@ def _of_activation(scheme: TensorScheme | None) -> nn.Module:
 
 def _is_chosen(name: str, module: nn.Module, quantization: Quantization) -> bool:
     kind = type(module)
-    if kind not in _LAYERS and not (kind is Attention and quantization.attention_products):
+    if kind is Attention and not quantization.attention_products:
         return False
     inside = quantization.submodules is None or any(_within(name, outer) for outer in quantization.submodules)
     ignored = any(_within(name, outer) or kind.__name__ == outer for outer in quantization.ignore)
@@ -186,6 +198,7 @@ def _within(name: str, outer: str) -> bool:
 
 def _check_names(model: nn.Module, quantization: Quantization) -> None:
     names = [name for name, _ in model.named_modules() if name]
+    names += [name for name, module in _units(model) if type(module) is Attention]
     kinds = sorted({type(module).__name__ for module in model.modules()})
     for key in ("submodules", "ignore", "scheme_overrides"):
         known = names if key == "submodules" else [*names, *kinds]

@@ -4,6 +4,7 @@ SparseML has two forms of ``QuantizationModifier`` under one tag. The newer one 
 these differences:
 
 * ``default`` quantizes weights per output channel, ``deepsparse`` per tensor, which that engine runs faster;
+  ``tensorrt_sparse`` is ``tensorrt`` with outputs rounded, which its sparse INT8 kernels want;
 * matrices are quantized (Linear, Conv2d and, if ``attention_products``, the two products of attention); LayerNorm,
   GELU and softmax stay in floating point, so ignoring them is allowed and without effect;
 * nothing is fused: vision transformers have no batch norm to fold.
@@ -35,7 +36,10 @@ class TensorScheme(Declaration):
 
 
 class Scheme(Declaration):
-    """How a layer is quantized: its weights, what goes in, and what comes out; null leaves a tensor alone."""
+    """How a layer is quantized: its weights, what goes in, and what comes out; null leaves a tensor alone.
+
+    What comes out of the first layer of an MLP is rounded after its activation function, as the input of the second.
+    """
 
     weights: TensorScheme | None = TensorScheme(symmetric=True, strategy="channel", observer="min_max")
     input_activations: TensorScheme | None = TensorScheme()
@@ -59,6 +63,7 @@ NAMED = {
     "default": Scheme(),
     "deepsparse": Scheme(weights=TensorScheme(symmetric=True, observer="min_max")),
     "tensorrt": Scheme(input_activations=_SYMMETRIC),
+    "tensorrt_sparse": Scheme(input_activations=_SYMMETRIC, output_activations=_SYMMETRIC),
 }
 
 
@@ -75,7 +80,9 @@ def _named(value: Any) -> Any:
 
 SchemeOrName = Annotated[
     Scheme,
-    BeforeValidator(_named, json_schema_input_type=Scheme | Literal["default", "deepsparse", "tensorrt"] | None),
+    BeforeValidator(
+        _named, json_schema_input_type=Scheme | Literal["default", "deepsparse", "tensorrt", "tensorrt_sparse"] | None
+    ),
 ]
 
 
@@ -83,7 +90,8 @@ class Quantization(Declaration):
     """Which layers are quantized and how: what a checkpoint keeps, so that the model can be rebuilt.
 
     ``submodules``, ``ignore`` and the keys of ``scheme_overrides`` are names of modules (with all that is inside) or,
-    the last two, of module classes. A module's own name counts before its class.
+    the last two, of module classes. A module's own name counts before its class. The two products of an attention are
+    called ``products``, as if they were a module in it: ``blocks.0.attn.products``.
     """
 
     scheme: SchemeOrName = NAMED["default"]

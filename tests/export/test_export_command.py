@@ -104,14 +104,28 @@ def test_wrong_usage_is_two(arguments: tuple[str, ...], run: Path) -> None:
     assert code(*arguments) == 2
 
 
+@pytest.mark.parametrize("flags", [("--smooth", "0.5"), ("--max-drop", "1")])
+def test_options_of_quantization_need_it(flags: tuple[str, str], run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code(*flags) == 1
+    assert f"{flags[0]} without --quantize" in capsys.readouterr().err
+
+
 def test_a_float_run_is_quantized_on_the_way_and_keeps_its_zeros(
     run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     lenient = (Path(__file__).parents[2] / "export" / "deepsparse_int8.yaml").read_text().replace("0.995", "0.5")
+    lenient += "quantization: {ignore: [head], strict: true}\n"
     (tmp_path / "lenient.yaml").write_text(lenient)  # the model is random: near ties decide its classes
-    assert code("--onnx", "--quantize", "int8", "--num-images", "20", "--profile", "lenient.yaml") == 0
+    flags = ("--quantize", "int8", "--smooth", "0.5", "--max-drop", "90", "--compress")
+    assert code("--onnx", *flags, "--num-images", "20", "--profile", "lenient.yaml") == 0
     shown = capsys.readouterr()
-    assert "10 layers quantized with 512 training images" in shown.err
+    assert "4 LayerNorms smoothed" in shown.err
+    assert "all layers can be quantized" in shown.err
+    assert "9 layers quantized with 512 training images" in shown.err
+    assert "model.onnx.packed: " in shown.out
     card = json.loads((run / "deployment" / "model.json").read_text())
-    assert card["run"]["post_training"]["num_layers"] == 10
+    told = card["run"]["post_training"]
+    assert (told["num_layers"], told["smooth"], told["quantization"]["ignore"]) == (9, 0.5, ["head"])
+    assert told["mixed_precision"]["num_images"] == 1024
     assert card["sparsity"]["prunable"] >= 0.7498
+    assert (run / "deployment" / card["packed"]["file"]).stat().st_size == card["packed"]["bytes"]

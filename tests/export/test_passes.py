@@ -26,8 +26,10 @@ def stages(raw: ir.Model, profile: Profile) -> dict[str, tuple[ir.Model, ir.Mode
     return found
 
 
-def test_the_deepsparse_profiles_use_every_pass(profile: Profile) -> None:
-    assert set(profile.passes) < set(load_profile("deepsparse_int8").passes) == set(passes.PASSES)
+def test_every_pass_is_used_by_a_shipped_profile(profile: Profile) -> None:
+    int8, tensorrt = (set(load_profile(name).passes) for name in ("deepsparse_int8", "tensorrt_int8"))
+    assert set(profile.passes) < int8
+    assert int8 | tensorrt == set(passes.PASSES)
 
 
 @pytest.mark.parametrize("name", FLOAT)

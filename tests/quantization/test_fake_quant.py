@@ -22,7 +22,8 @@ def test_rounding_is_that_of_the_definition(values: list[float], symmetric: bool
     wanted = fake_quantize(x, float(scale), int(zero_point), *limits(scheme))
     # A value in the middle between two integers may go to either: torch multiplies by the inverse of the scale.
     middle = ((x.double() / scale.double()) % 1 - 0.5).abs() < 1e-4
-    assert (((got - wanted).abs() <= 1e-5 * scale) | (middle & ((got - wanted).abs() <= 1.001 * scale))).all()
+    away = (got - wanted).abs() - 1e-6 * wanted.abs()  # torch multiplies in float32
+    assert ((away <= 1e-5 * scale) | (middle & (away <= 1.001 * scale))).all()
 
 
 @given(numbers, numbers, st.booleans())

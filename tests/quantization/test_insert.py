@@ -7,7 +7,15 @@ from torch import nn
 
 from ovit_deploy.errors import ModelError
 from ovit_deploy.finetune.masks import MaskedOptimizer
-from ovit_deploy.quantization import FixedQuantize, calibrate, fixed, freeze_batch_norm, insert, is_quantized
+from ovit_deploy.quantization import (
+    FakeQuantize,
+    FixedQuantize,
+    calibrate,
+    fixed,
+    freeze_batch_norm,
+    insert,
+    is_quantized,
+)
 from ovit_deploy.recipe.quantization import Quantization
 
 ALL = Quantization(attention_products=True)
@@ -128,3 +136,26 @@ def test_frozen_batch_norms_keep_their_statistics_in_training() -> None:
     before = copy.deepcopy(dict(model.named_buffers()))
     model.train()(images_and_labels(8)[0])
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+def test_outputs_of_an_mlps_first_layer_are_rounded_after_its_activation() -> None:
+    model = tiny_vit()
+    insert(
+        model, Quantization.model_validate({"scheme": "tensorrt", "scheme_overrides": {"blocks": "tensorrt_sparse"}})
+    )
+    rounded = {
+        name.removesuffix(".output_quantizer")
+        for name, module in model.named_modules()
+        if name.endswith("output_quantizer") and isinstance(module, FakeQuantize)
+    }
+    assert rounded == {f"blocks.{b}.{layer}" for b in (0, 1) for layer in ("attn.qkv", "attn.proj", "mlp.fc2")}
+
+
+def test_the_products_of_one_attention_have_a_name() -> None:
+    every = {"attention_products": True}
+    assert "blocks.0.attn.products" in insert(tiny_vit(), Quantization.model_validate(every))
+    names = insert(tiny_vit(), Quantization.model_validate(every | {"ignore": ["blocks.0.attn.products"]}))
+    assert "blocks.0.attn.qkv" in names
+    assert [name for name in names if name.endswith("products")] == ["blocks.1.attn.products"]
+    alone = insert(tiny_vit(), Quantization.model_validate(every | {"submodules": ["blocks.1.attn.products"]}))
+    assert alone == ["blocks.1.attn.products"]

@@ -49,7 +49,7 @@ def test_a_recipe_of_the_older_form_reads_back_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ("scheme: fast", "a scheme is default, deepsparse, tensorrt or a mapping"),
+        ("scheme: fast", "a scheme is default, deepsparse, tensorrt, tensorrt_sparse or a mapping"),
         ("scheme: {weights: {symmetric: false}}", "weights must be symmetric"),
         ("scheme: {input_activations: {num_bits: 4}}", "activations take 8 bits"),
         ("scheme: default, tensorrt: true", "keys of two forms"),

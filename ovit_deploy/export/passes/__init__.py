@@ -25,7 +25,12 @@ from ovit_deploy.export.passes.fold_weights import fold_weights, has_one_use, is
 from ovit_deploy.export.passes.gemm_to_matmul import gemm_to_matmul, is_plain_gemm
 from ovit_deploy.export.passes.graph import nodes
 from ovit_deploy.export.passes.reorder_gelu import is_reordered, reorder_gelu
-from ovit_deploy.export.passes.to_integer_products import to_integer_products
+from ovit_deploy.export.passes.require_symmetric_outputs import (
+    has_rounded_output,
+    is_symmetric,
+    require_symmetric_outputs,
+)
+from ovit_deploy.export.passes.to_integer_products import feeds_integer_products, to_integer_products
 from ovit_deploy.export.zeros import count_zeros
 
 
@@ -36,6 +41,7 @@ class Fact:
     says: str
     operator: str
     holds: Callable[[ir.Node], bool]
+    hint: str = "check the order of the passes in the profile, or leave this one out"
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,21 @@ GELU_ORDERED = Fact("GELU ending in a product with 0.5", "Erf", is_reordered)
 ONE_QUANTIZER = Fact("quantized weights without other uses", "QuantizeLinear", is_only_use)
 STORED_QUANTIZED = Fact("no weight that is quantized in the graph", "QuantizeLinear", is_of_activation)
 INTEGERS_TRANSPOSED = Fact("no transposed quantized weight", "Transpose", is_not_dequantized_weight)
+ONLY_PRODUCTS = Fact(
+    "DequantizeLinear before products of two quantized factors only",
+    "DequantizeLinear",
+    feeds_integer_products,
+    "outputs are rounded, or a factor is not: quantize with scheme default, or export --profile onnxruntime_int8",
+)
+SYMMETRIC = Fact(
+    "zero points of 0", "QuantizeLinear", is_symmetric, "quantize with scheme tensorrt: its activations are symmetric"
+)
+OUTPUTS_ROUNDED = Fact(
+    "QuantizeLinear after each product of a sparse weight",
+    "MatMul",
+    has_rounded_output,
+    "quantize with scheme tensorrt, and tensorrt_sparse in scheme_overrides for the sparse layers",
+)
 
 PASSES = {
     "gemm_to_matmul": Pass(gemm_to_matmul, (PLAIN_GEMM,), (without("Gemm"),)),
@@ -68,8 +89,9 @@ PASSES = {
     "decompose_layer_norm": Pass(decompose_layer_norm, (AXES_FROM_END,), (without("LayerNormalization"),)),
     "fold_quantized_weights": Pass(fold_quantized_weights, (ONE_QUANTIZER,), (STORED_QUANTIZED, INTEGERS_TRANSPOSED)),
     "to_integer_products": Pass(
-        to_integer_products, (STORED_QUANTIZED, without("Constant")), (without("DequantizeLinear"),)
+        to_integer_products, (STORED_QUANTIZED, without("Constant"), ONLY_PRODUCTS), (without("DequantizeLinear"),)
     ),
+    "require_symmetric_outputs": Pass(require_symmetric_outputs, (STORED_QUANTIZED,), (SYMMETRIC, OUTPUTS_ROUNDED)),
     "reorder_gelu": Pass(reorder_gelu, (without("Gelu"), without("Constant")), (GELU_ORDERED,)),
 }
 
@@ -118,7 +140,4 @@ def _check(model: ir.Model, name: str, role: str, facts: Iterable[Fact]) -> None
     for fact in facts:
         wrong = [node.name for node in nodes(model, fact.operator) if not fact.holds(node)]
         if wrong:
-            raise ExportError(
-                f"pass {name} {role} {fact.says}, but {wrong[0]} ({fact.operator}) is not so",
-                "check the order of the passes in the profile, or leave this one out",
-            )
+            raise ExportError(f"pass {name} {role} {fact.says}, but {wrong[0]} ({fact.operator}) is not so", fact.hint)

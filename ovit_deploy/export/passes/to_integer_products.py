@@ -19,7 +19,8 @@ def to_integer_products(model: ir.Model) -> ir.Model:
     The bias is an int32 and is added before the Cast to float, so that it differs by half of s_a s_b at most.
 
     Requires:
-        weights are stored as integers (``fold_quantized_weights`` before), constants as initializers.
+        weights are stored as integers (``fold_quantized_weights`` before), constants as initializers, and nothing is
+        quantized but the factors of products.
     Ensures:
         no DequantizeLinear.
 
@@ -31,6 +32,15 @@ def to_integer_products(model: ir.Model) -> ir.Model:
             if all(_dequantize(operand(node, index)) is not None for index in (0, 1)):
                 _rewrite(node)
     return RemoveUnusedNodesPass()(model).model
+
+
+def feeds_integer_products(dequantize: ir.Node) -> bool:
+    """True if all that reads ``dequantize`` becomes a product of integers."""
+    readers = list(dequantize.outputs[0].consumers())
+    return all(
+        reader.op_type in _PRODUCTS and all(_dequantize(operand(reader, index)) is not None for index in (0, 1))
+        for reader in readers
+    )
 
 
 def _rewrite(product: ir.Node) -> None:
