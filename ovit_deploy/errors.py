@@ -9,16 +9,19 @@
     ├── RunError        no run or export where one is needed, a folder that cannot be written
     ├── InterruptedRunError   a run was asked to end, and is saved
     ├── ExportError     the exported file is not the model
+    ├── NoiseError      other work on the machine spoils what is measured
     └── EngineError     an engine is missing, refuses the graph, or died
 
 An error is one line that says what is wrong and, as its hint, what to do about it. The command line prints both and
-exits with 1, or where a run was interrupted with 128 and the signal's number. A mistake of our own is an ``assert``,
-never an ``OvitError``.
+exits with the error's ``exit_code``, or where a run was interrupted with 128 and the signal's number. A mistake of our
+own is an ``assert``, never an ``OvitError``.
 """
 
 
 class OvitError(Exception):
     """What is wrong, in one line; ``hint`` says what to do."""
+
+    exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -63,6 +66,12 @@ class InterruptedRunError(OvitError):
 
 class ExportError(OvitError):
     """The exported file is not the model it should be."""
+
+
+class NoiseError(OvitError):
+    """Other work on the machine spoils what is measured."""
+
+    exit_code = 3
 
 
 class EngineError(OvitError):

@@ -5,8 +5,8 @@
     ovit-deploy bench --engine deepsparse
 
 stdout carries the result (``--json`` for machines), stderr the progress. Exit codes: 0 done, 1 an error that names its
-remedy, 2 wrong usage, 130 interrupted, 143 terminated; a run that was interrupted or terminated is saved, and can be
-resumed.
+remedy, 2 wrong usage, 3 too noisy a machine for ``bench``, 130 interrupted, 143 terminated; a run that was interrupted
+or terminated is saved, and can be resumed.
 """
 
 import sys
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(128 + error.signal)
     except OvitError as error:
         render.error(error.message, error.hint)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         render.error(f"{where}{error.strerror or error}", "check the path, its permissions and the free space")
