@@ -10,7 +10,8 @@
     ├── InterruptedRunError   a run was asked to end, and is saved
     ├── ExportError     the exported file is not the model
     ├── NoiseError      other work on the machine spoils what is measured
-    └── EngineError     an engine is missing, refuses the graph, or died
+    ├── EngineError     an engine is missing, refuses the graph, or died
+    └── RegressionError a benchmark is slower than the one it is compared with
 
 An error is one line that says what is wrong and, as its hint, what to do about it. The command line prints both and
 exits with the error's ``exit_code``, or where a run was interrupted with 128 and the signal's number. A mistake of our
@@ -76,3 +77,9 @@ class NoiseError(OvitError):
 
 class EngineError(OvitError):
     """An engine is missing, refuses the graph, or died."""
+
+
+class RegressionError(OvitError):
+    """A benchmark is slower than the one it is compared with."""
+
+    exit_code = 4

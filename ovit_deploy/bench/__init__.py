@@ -16,6 +16,7 @@
     noise.py           is the machine quiet enough
     calibration.py     a file against itself, and against itself slowed by a known amount
     own_tool.py        our medians against those of each engine's own tool
+    against.py         a result against an earlier one
     hardware.py        what it ran on
     results.py         what comes out, as values and as a JSON file
     pruner.py          the other benchmark: the pruning kernel against its plain form

@@ -13,6 +13,7 @@ from ovit_deploy.errors import OvitError
 
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 PACKAGES = ("ovit-deploy", "numpy", "onnx", "onnxruntime", "openvino", "torch", "timm", "numba")
+BUSY = 0.5
 SYS_CPU, CGROUPS = Path("/sys/devices/system/cpu"), Path("/sys/fs/cgroup")
 
 
@@ -79,6 +80,11 @@ def quota_cores() -> float | None:
         if float(quota) > 0:
             limits.append(float(quota) / float(period))
     return min(limits, default=None)
+
+
+def is_busy(hardware: dict[str, Any]) -> bool:
+    """Whether other work took half of the cores or more in the minute before a result; ``noise`` looks closer."""
+    return hardware["load_average"][0] >= BUSY * hardware["usable_cores"]
 
 
 def require_cores(threads: int) -> None:

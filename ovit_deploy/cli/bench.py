@@ -12,11 +12,12 @@ from ovit_deploy.cli.bench_pruner import bench_pruner, bench_pruner_memory
 from ovit_deploy.cli.bench_watch import watching
 from ovit_deploy.engines import ENGINES, inventory
 from ovit_deploy.engines.selection import Selection
-from ovit_deploy.errors import EngineError, NoiseError, OvitError
+from ovit_deploy.errors import EngineError, NoiseError, OvitError, RegressionError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ovit_deploy.bench.against import Against
     from ovit_deploy.bench.noise import Noise
     from ovit_deploy.bench.results import Row
     from ovit_deploy.bench.source import Source
@@ -47,6 +48,7 @@ def bench(
     seed: int | None = None,
     timeout: float | None = None,
     output: Path | None = None,
+    against: Path | None = None,
     json: bool = False,
 ) -> None:
     """Time a sparse model and its dense twin on real engines, each in a process of its own, in turns.
@@ -57,7 +59,7 @@ def bench(
     Example: ovit-deploy bench --engine deepsparse --engine onnxruntime
 
     Args:
-        engine: What runs the model: onnxruntime, openvino, pytorch, deepsparse, or all of those that are here; may be
+        engine: What runs the model: onnxruntime, openvino, pytorch, ovit, deepsparse, or all that are here; may be
             given several times. Options follow a colon: openvino:precision=bf16 (ovit-deploy engines lists them).
             By default onnxruntime.
         model: An .onnx file, or a timm model name to time with random weights.
@@ -84,6 +86,8 @@ def bench(
         seed: Of random weights, random images and the order of measuring; by default 0.
         timeout: Seconds that one step of an engine may take, building included; by default 600.
         output: The JSON file; by default bench.json of the run, or of this folder if there is no run.
+        against: An earlier JSON file, to compare with: the same model, engine, weights, batch size and threads. Exit
+            code 4 if one of them is slower now and the machine is the same.
         json: Print the JSON instead of tables.
     """
     from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite, load_suite, override
@@ -106,6 +110,8 @@ def bench(
     }
     given = {key: value for key, value in flags.items() if value not in (None, ())}
     declared = override(load_suite(suite) if suite else LatencySuite(), given)
+    if against and not isinstance(declared, LatencySuite):
+        raise OvitError(f"--against with kind: {declared.kind}", "only latencies are compared; leave it out")
     if isinstance(declared, PrunerSuite):
         bench_pruner(declared, output, json=json)
     elif isinstance(declared, PrunerMemorySuite):
@@ -118,7 +124,7 @@ def bench(
                 check = bench_checks.Check(declared, sources, Path(folder), allow_noise, output, json)
                 check.calibrate(runs, planted) if calibrate else check.own_tool()
             return
-        _bench_latency(declared, run, output, allow_noise=allow_noise, json=json)
+        _bench_latency(declared, run, output, against, allow_noise=allow_noise, json=json)
 
 
 def _engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
@@ -146,10 +152,12 @@ def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict
 
 
 def _bench_latency(
-    suite: "LatencySuite", run: str | None, output: Path | None, *, allow_noise: bool, json: bool
+    suite: "LatencySuite", run: str | None, output: Path | None, against: Path | None, *, allow_noise: bool, json: bool
 ) -> None:
+    from ovit_deploy.bench import against as earlier
     from ovit_deploy.bench import hardware, noise, results
 
+    then = earlier.load(against) if against else None
     before = hardware.describe()
     placement = bench_checks.place(suite, allow_noise=allow_noise)
     rows: list[Row] = []
@@ -162,14 +170,21 @@ def _bench_latency(
     path = output or home / "bench.json"
     found = noise.judge(began, noise.count(), placement.busy, rows)
     result = results.document("latency", suite.model_dump(), before, rows, noise=asdict(found))
+    compared = earlier.compare(result, then, suite.seed) if then else None
+    if compared:
+        result["against"] = {"file": against.name if against else "", **compared.as_dict()}
     results.write(path, result)
     if json:
         render.as_json(result)
     else:
         bench_tables.show_latency(rows, before, found)
+        if compared and against:
+            bench_tables.show_against(compared, against)
         render.line(f"wrote {path}")
     _require_success(rows)
     _require_quiet(found, path, allow_noise=allow_noise)
+    if compared and against:
+        _require_no_slower(compared, against)
 
 
 def _is_file(model: str) -> bool:
@@ -227,6 +242,15 @@ def _require_quiet(found: "Noise", path: Path, *, allow_noise: bool) -> None:
         from ovit_deploy.bench import noise
 
         raise NoiseError(f"too noisy while {path} was measured: {'; '.join(found.reasons)}", noise.HINT)
+
+
+def _require_no_slower(compared: "Against", file: Path) -> None:
+    """Raise OvitError if nothing could be compared, RegressionError if something is slower on the same machine."""
+    if not compared.matches:
+        raise OvitError(f"--against {file}: has none of these contestants", "measure the same model, engines and sizes")
+    if compared.slower:
+        which = ", ".join(bench_tables.contestant(match.contestant) for match in compared.slower)
+        raise RegressionError(f"slower than in {file}: {which}", "measure again on an idle machine")
 
 
 def _require_success(rows: "list[Row]") -> None:

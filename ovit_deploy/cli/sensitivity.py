@@ -93,7 +93,7 @@ def sensitivity(
 
 def _draw(out: Path, points: "list[Point]", sparsities: tuple[float, ...], title: str) -> None:
     """The heat-map: of what was measured where it was, else of the prediction."""
-    from ovit_deploy.compare import heatmap
+    from ovit_deploy.drawing import heatmap
 
     measured = points[0].measured_loss is not None
     rows = {
@@ -101,7 +101,8 @@ def _draw(out: Path, points: "list[Point]", sparsities: tuple[float, ...], title
         for layer, own in _by_layer(points).items()
     }
     legend = f"{'measured' if measured else 'predicted'} increase of the calibration loss"
-    checkpoints.write(out / "heatmap.svg", heatmap.figure(rows, sparsities, title, legend))
+    heads = [f"{100 * sparsity:g} %" for sparsity in sparsities]
+    checkpoints.write(out / "heatmap.svg", heatmap.figure(rows, heads, title, legend))
 
 
 def _by_layer(points: "list[Point]") -> "dict[str, list[Point]]":

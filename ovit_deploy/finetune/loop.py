@@ -85,7 +85,8 @@ def train(
     steps_per_epoch = len(loader)
     num_steps = round(timeline.num_epochs * steps_per_epoch)
     objective = Objective(state, teacher, training)
-    mix = mixing(training, getattr(state.model, "num_classes", 0))
+    classes: Any = getattr(state.model, "num_classes", 0)
+    mix = mixing(training, classes)
     at = Standing(state, average)
     if start is not None:
         at.put_back(start, timeline, 1 / steps_per_epoch)

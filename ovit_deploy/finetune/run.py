@@ -181,6 +181,7 @@ def _facts(
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe.name,
+        "recipe_args": recipe.overrides,
         "model": {"name": choice.spec.name, "kwargs": choice.spec.kwargs, "parameters": total},
         "weights": _origin(choice),
         "data": data.name,

@@ -88,7 +88,7 @@ def at_sparsity(recipe: Recipe, modifier: PruningModifier, sparsity: float) -> R
         ) from error
     modifiers = tuple(other if one is modifier else one for one in recipe.modifiers)
     changed = recipe.model_copy(update={"modifiers": modifiers})
-    return changed.model_copy(update={"text": write(changed, header_of(recipe.text))})
+    return changed.model_copy(update={"text": write(changed, header_of(recipe.text)), "overrides": {}})
 
 
 def _one_shot(recipe: Recipe) -> PruningModifier:
