@@ -17,13 +17,12 @@ def subject(sparse: Source, tmp_path: Path) -> Subject:
 
 
 def test_a_large_planted_slow_down_of_a_real_engine_is_found(subject: Subject) -> None:
-    settings = Settings(("onnxruntime",), iterations=60, processes=6, timeout_s=60)
+    settings = Settings(("onnxruntime",), iterations=60, timeout_s=60)
     found = calibrate(subject, "onnxruntime", settings, Watch(), runs=1, planted=20.0)
     assert [one.verdict for one in found.slowed] == ["slower"]
     assert found.found_rate == 1
     assert found.slowed[0].factor < 0.2
     assert len(found.same) == 1
-    assert found.start_spread > 0
 
 
 def test_rates_are_those_of_the_verdicts() -> None:
