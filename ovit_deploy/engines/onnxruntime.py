@@ -1,4 +1,8 @@
-"""ONNX Runtime on the CPU: dense kernels, the baseline of every comparison."""
+"""ONNX Runtime: dense kernels on the CPU, the baseline of every comparison; on a GPU where a provider for it is here.
+
+Asked for a provider that it cannot start, ONNX Runtime goes on with the CPU; here that is an error. The providers for
+GPUs have been run on none so far.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,11 @@ import numpy as np
 from ovit_deploy.errors import EngineError
 
 INTEGERS = ("int8", "uint8")
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+    "tensorrt": ("TensorrtExecutionProvider", {}),
+}
 
 
 class Engine:
@@ -27,7 +36,7 @@ class Engine:
 
     def load(self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any]) -> None:
         """Build the session; the batch size is the file's own."""
-        self.session = self._session(path, self._settings(threads))
+        self.session = self._session(path, self._settings(threads), str(options["provider"]))
         self.input = self.session.get_inputs()[0].name
         self.output = self.session.get_outputs()[0].name
 
@@ -43,7 +52,7 @@ class Engine:
         settings.enable_profiling = True
         with tempfile.TemporaryDirectory() as folder:
             settings.profile_file_prefix = str(Path(folder, "trace"))
-            session = self._session(path, settings)
+            session = self._session(path, settings, str(options["provider"]))
             for _ in range(count):
                 session.run([self.output], {self.input: images})
             events = json.loads(Path(session.end_profiling()).read_text())
@@ -56,8 +65,15 @@ class Engine:
         settings.log_severity_level = 3
         return settings
 
-    def _session(self, path: str, settings: Any) -> Any:
-        return self.runtime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    def _session(self, path: str, settings: Any, provider: str) -> Any:
+        name, wanted = PROVIDERS[provider]
+        install = "pip install onnxruntime-gpu in place of onnxruntime, with a driver and CUDA libraries that fit"
+        if name not in self.runtime.get_available_providers():
+            raise EngineError(f"this ONNX Runtime has no {name}", install)
+        session = self.runtime.InferenceSession(path, settings, providers=[(name, wanted)])
+        if session.get_providers()[0] != name:
+            raise EngineError(f"{name} does not start here, and the CPU would run in its place", install)
+        return session
 
     def describe(self) -> dict[str, Any]:
         """Version and execution providers."""

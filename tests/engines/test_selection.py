@@ -30,7 +30,7 @@ def test_only_less_than_float32_rounds() -> None:
     ("text", "expected"),
     [
         ("tensorflow", "no engine 'tensorflow', there are onnxruntime"),
-        ("onnxruntime:precision=bf16", "onnxruntime has no option 'precision', its options: none"),
+        ("onnxruntime:precision=bf16", "onnxruntime has no option 'precision', its options: provider"),
         ("openvino:speed=1", "openvino has no option 'speed', its options: precision, sparse_weights"),
         ("openvino:", "openvino has no option ''"),
         ("openvino:precision=int4", "precision must be f32 or bf16, not 'int4'"),
