@@ -17,7 +17,7 @@ def test_a_selection_is_read_as_it_is_written(precision: str | None, rate: float
 def test_options_that_are_not_given_have_their_defaults() -> None:
     assert Selection.parse("openvino:sparse_weights=0.5").options == {"precision": "f32", "sparse_weights": 0.5}
     assert Selection.parse("pytorch:compile=true").options == {"precision": "f32", "compile": True}
-    assert Selection.parse("onnxruntime").options == {}
+    assert Selection.parse("onnxruntime").options == {"provider": "cpu"}
 
 
 def test_only_less_than_float32_rounds() -> None:
