@@ -1,7 +1,8 @@
 """Measuring the measuring: a file against itself (A/A), and against itself made slower by a known amount.
 
 In an A/A run every verdict ``faster`` or ``slower`` is false. The slower contestant is the same engine with the same
-file in a process that works longer after every run, by a fraction of that run: really slower, and by exactly so much.
+file in a process that works longer after every run, by a fraction of that run. On an idle core it is slower by just so
+much; on a busy one by more, because who works longer is also interrupted more often: what was measured is told too.
 """
 
 import math
@@ -29,6 +30,7 @@ class Calibration:
         false_rate: fraction of ``same`` called faster or slower.
         surprise: how often chance gives as many false verdicts or more, were one in twenty false.
         found_rate: fraction of ``slowed`` called slower; None where nothing was planted.
+        measured: how much slower ``slowed`` really was, by the median over benchmarks; None likewise.
         detectable: the difference that would be found 19 times in 20, as a fraction.
         start_spread: standard deviation of the log of a process's median over that of its neighbour, by sqrt(2).
     """
@@ -39,6 +41,7 @@ class Calibration:
     false_rate: float
     surprise: float
     found_rate: float | None
+    measured: float | None
     detectable: float
     start_spread: float
 
@@ -98,6 +101,7 @@ def conclude(same: list[SpeedUp], planted: float, slowed: list[SpeedUp], log_rat
         false_rate=false / len(same),
         surprise=_at_least(false, len(same)),
         found_rate=sum(one.verdict == "slower" for one in slowed) / len(slowed) if slowed else None,
+        measured=1 / float(np.median([one.factor for one in slowed])) - 1 if slowed else None,
         detectable=math.expm1(float(np.median(half_widths)) + NormalDist().inv_cdf(0.95) * spread),
         start_spread=stdev(log_ratios) / math.sqrt(2) if len(log_ratios) > 1 else 0.0,
     )

@@ -133,8 +133,9 @@ class Check:
 
 def _show_calibration(found: "Calibration") -> None:
     rows = [("the same against itself", *_verdicts(found.same), f"{found.false_rate:.1%} false")]
-    if found.slowed:
-        rows.append((f"slowed by {found.planted:.1%}", *_verdicts(found.slowed), f"{found.found_rate:.1%} found"))
+    if found.measured is not None:
+        planted = f"slowed by {found.planted:.1%}, measured {found.measured:.1%}"
+        rows.append((planted, *_verdicts(found.slowed), f"{found.found_rate:.1%} found"))
     render.table("verdicts", ("contestants", "faster", "slower", "equivalent", "inconclusive", "rate"), rows)
     render.line(
         f"false verdicts: {found.false_rate:.1%}; were one in twenty false, chance would give as many or more with "

@@ -30,6 +30,7 @@ def test_rates_are_those_of_the_verdicts() -> None:
     slow = [SpeedUp(0.95, 0.93, 0.97, "slower")] * 3 + [SpeedUp(0.97, 0.93, 1.01, "inconclusive")]
     found = conclude(same, 0.05, slow, [0.01, -0.01])
     assert (found.false_rate, found.found_rate) == (0.1, 0.75)
+    assert found.measured == pytest.approx(1 / 0.95 - 1)
     assert found.surprise == pytest.approx(0.2642, abs=1e-4)  # 1 - 0.95^20 - 20 x 0.05 x 0.95^19
     assert found.detectable > 0.02
     assert found.start_spread == pytest.approx(0.01)
