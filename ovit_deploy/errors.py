@@ -12,6 +12,7 @@
     ├── RankError       another process of the same run has ended
     ├── InterruptedRunError   a run was asked to end, and is saved
     ├── ExportError     the exported file is not the model
+    ├── NoiseError      other work on the machine spoils what is measured
     ├── EngineError     an engine is missing, refuses the graph, or died
     └── RegressionError a benchmark is slower than the one it is compared with
 
@@ -95,6 +96,12 @@ class InterruptedRunError(OvitError):
 
 class ExportError(OvitError):
     """The exported file is not the model it should be."""
+
+
+class NoiseError(OvitError):
+    """Other work on the machine spoils what is measured."""
+
+    exit_code = 3
 
 
 class EngineError(OvitError):

@@ -1,4 +1,7 @@
-"""Its presence puts this folder on the path: tests write ``from cases import tiny_vit``, ``import oracles``."""
+"""Its presence puts this folder on the path: tests write ``from cases import tiny_vit``, ``import oracles``.
+
+What tests ask of a benchmark is not its times, so the machine may be busy: they run beside each other.
+"""
 
 import os
 
@@ -8,3 +11,5 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+os.environ["OVIT_DEPLOY_ALLOW_NOISE"] = "1"

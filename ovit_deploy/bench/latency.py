@@ -1,90 +1,27 @@
-"""Every engine with every variant of a model, each in a process of its own, timed in alternation."""
+"""Every engine with every variant of a model, each in processes of its own, timed in alternation."""
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
+from itertools import chain
 from statistics import median
+from typing import TypeVar
 
 import numpy as np
 
-from ovit_deploy.bench import agreement, graph, measure, statistics, verdict
-from ovit_deploy.bench.agreement import Agreement
+from ovit_deploy.bench import agreement, evidence, graph, measure, scenario, statistics, verdict
+from ovit_deploy.bench.contestant import Contestant
 from ovit_deploy.bench.results import Row
+from ovit_deploy.bench.settings import Settings, Watch
 from ovit_deploy.bench.subject import Subject, Variant
 from ovit_deploy.engines import environments
-from ovit_deploy.engines.process import EngineProcess, Loaded
-from ovit_deploy.engines.selection import Selection
-from ovit_deploy.errors import EngineError, ModelError
+from ovit_deploy.engines.process import Block, EngineProcess
+from ovit_deploy.errors import EngineError
 
+__all__ = ["BASELINE", "Settings", "Watch", "measure_latency", "take_part"]
 BASELINE = "onnxruntime"
-ESTIMATE_RUNS = 3
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to measure.
-
-    Args:
-        engines: names, with options where there are any, in the order of the rows.
-        threads: of each engine.
-        duration_s: timed seconds a contestant; not used when ``iterations`` is set.
-        iterations: timed runs a contestant.
-        seed: of the order of blocks and of the bootstrap.
-        timeout_s: how long one step of an engine may take.
-    """
-
-    engines: tuple[str, ...]
-    threads: int = 1
-    duration_s: float = 10.0
-    iterations: int | None = None
-    seed: int = 0
-    timeout_s: float = 600.0
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told what happens: a line of text, and rounds done of all rounds."""
-
-    report: Callable[[str], None] = lambda text: None
-    on_round: Callable[[int, int], None] = lambda done, total: None
-
-
-@dataclass
-class Contestant:
-    """One variant on one engine, and what is known of it so far."""
-
-    engine: str
-    variant: Variant
-    process: EngineProcess | None = None
-    loaded: Loaded | None = None
-    agreement: Agreement | None = None
-    blocks_ms: list[list[float]] = field(default_factory=list)
-    error: EngineError | None = None
-
-    @property
-    def selection(self) -> Selection:
-        """The engine and its options."""
-        return Selection.parse(self.engine)
-
-    @property
-    def file(self) -> Path:
-        """What the engine loads.
-
-        Raises:
-            EngineError: it reads checkpoints, and there is none.
-        """
-        if self.selection.traits.reads == "onnx":
-            return self.variant.path
-        if self.variant.checkpoint is None:
-            without = f"{self.engine} runs checkpoints, and this ONNX file has none beside it"
-            raise EngineError(without, "bench a run, or a timm model")
-        return self.variant.checkpoint
-
-    @property
-    def name(self) -> str:
-        """Engine and variant, for messages."""
-        return f"{self.engine}, {self.variant.weights}"
+T = TypeVar("T")
 
 
 def measure_latency(subject: Subject, settings: Settings, watch: Watch | None = None) -> list[Row]:
@@ -95,42 +32,36 @@ def measure_latency(subject: Subject, settings: Settings, watch: Watch | None = 
         settings: engines, threads, how long.
         watch: is told of the progress.
     """
-    watch = watch or Watch()
     contestants = [Contestant(name, variant) for name in settings.engines for variant in subject.variants]
-    with ExitStack() as stack:
-        for contestant in contestants:
-            _attempt(contestant, lambda one: _start(one, subject, settings, stack, watch))
-        _compare_logits(contestants, subject, settings, watch)
-        _take_turns(contestants, settings, watch)
+    settings = take_part(contestants, subject, settings, watch or Watch())
     return [_row(contestant, contestants, subject, settings) for contestant in contestants]
 
 
-def _attempt(contestant: Contestant, step: Callable[[Contestant], None]) -> None:
-    """Do a step with a contestant that is still in; a failure puts it out and ends its process."""
-    if contestant.error:
-        return
-    try:
-        step(contestant)
-    except EngineError as error:
-        contestant.error = error
-    except ModelError as error:  # its file was damaged after it was written
-        contestant.error = EngineError(error.message, error.hint)
-    if contestant.error and contestant.process:
-        contestant.process.close()
+def take_part(contestants: Sequence[Contestant], subject: Subject, settings: Settings, watch: Watch) -> Settings:
+    """Time all contestants in one set of fresh processes after the other; returns the settings, the rate filled in."""
+    for number in range(settings.processes):
+        if settings.processes > 1:
+            watch.report(f"process {number + 1} of {settings.processes}")
+        settings = _live_once(contestants, subject, settings, number, watch)
+    return settings
 
 
-def _start(contestant: Contestant, subject: Subject, settings: Settings, stack: ExitStack, watch: Watch) -> None:
-    """Bring a contestant to life; its process ends with ``stack``."""
-    selection, file = contestant.selection, contestant.file
-    if selection.traits.reads == "onnx" and (
-        refused := graph.refusal(graph.load(file), selection.engine, selection.traits)
-    ):
-        raise refused
-    environment = environments.prepare(selection.engine, watch.report)
-    watch.report(f"{contestant.name}: loading")
-    process = EngineProcess(contestant.engine, environment, timeout_s=settings.timeout_s)
-    contestant.process = stack.enter_context(process)
-    contestant.loaded = process.load(file, subject.images, batch_size=subject.batch_size, threads=settings.threads)
+def _live_once(
+    contestants: Sequence[Contestant], subject: Subject, settings: Settings, number: int, watch: Watch
+) -> Settings:
+    """The life of process ``number`` of every contestant."""
+    order = random.Random(settings.seed + number).sample(contestants, len(contestants)) if number else contestants
+    with ExitStack() as stack:
+        for contestant in order:
+            contestant.attempt(lambda one: one.start(subject, settings, stack, watch))
+        if not number:
+            _compare_logits(contestants, subject, settings, watch)
+        timed = _take_turns(contestants, settings, number, watch)
+        for contestant in contestants:
+            contestant.attempt(Contestant.note_memory)
+        if settings.evidence and number == settings.processes - 1:
+            _collect_evidence(contestants, subject, watch)
+    return timed
 
 
 def _compare_logits(contestants: Sequence[Contestant], subject: Subject, settings: Settings, watch: Watch) -> None:
@@ -145,7 +76,7 @@ def _compare_logits(contestants: Sequence[Contestant], subject: Subject, setting
             watch.report(f"{variant.weights}: logits are not compared, {error.message}")
             continue
         for rival in rivals:
-            _attempt(rival, lambda one, logits=expected: _require_agreement(one, subject, logits))
+            rival.attempt(lambda one, logits=expected: _require_agreement(one, subject, logits))
 
 
 def _reference_logits(variant: Variant, subject: Subject, settings: Settings) -> np.ndarray:
@@ -162,8 +93,7 @@ def _logits(process: EngineProcess, subject: Subject) -> np.ndarray:
 
 
 def _require_agreement(contestant: Contestant, subject: Subject, expected: np.ndarray) -> None:
-    assert contestant.process
-    contestant.agreement = agreement.compare(_logits(contestant.process, subject), expected)
+    contestant.agreement = agreement.compare(_logits(contestant.streams[0], subject), expected)
     difference = contestant.agreement.max_abs_difference
     if not difference <= agreement.allowed(expected, rounds=contestant.selection.rounds):
         raise EngineError(
@@ -172,26 +102,48 @@ def _require_agreement(contestant: Contestant, subject: Subject, expected: np.nd
         )
 
 
-def _take_turns(contestants: Sequence[Contestant], settings: Settings, watch: Watch) -> None:
+def _take_turns(contestants: Sequence[Contestant], settings: Settings, number: int, watch: Watch) -> Settings:
+    """The timed rounds of process ``number``."""
     estimates_ms: dict[str, float] = {}
-    for number, contestant in enumerate(contestants):
-        _attempt(contestant, lambda one, key=str(number): estimates_ms.update({key: _estimate_ms(one)}))
-    left = {str(number): one for number, one in enumerate(contestants) if not one.error}
-    if settings.iterations:
-        plan = measure.plan_iterations(list(left), settings.iterations)
-    else:
-        plan = measure.plan_duration(estimates_ms, settings.duration_s) if left else {}
+    for key, contestant in enumerate(contestants):
+        contestant.attempt(lambda one, key=str(key): estimates_ms.update({key: one.estimate_ms()}))
+    left = {str(key): one for key, one in enumerate(contestants) if not one.error}
+    if settings.scenario == "server" and settings.rate is None and left:
+        settings = replace(settings, rate=scenario.LOAD * 1000 / max(estimates_ms[key] for key in left))
+    seed = (settings.seed, number)
+    runs = {key: scenario.runner(settings.scenario, one.streams, settings.rate, seed) for key, one in left.items()}
     watch.report(f"timing {len(left)} in turns")
-    runs: Mapping[str, measure.Run] = {name: one.process.run for name, one in left.items() if one.process}
-    measured = measure.interleave(runs, plan, seed=settings.seed, on_round=watch.on_round)
-    for name, one in left.items():
-        one.blocks_ms, one.error = measured.blocks_ms[name], measured.failures.get(name)
+    plan = _plan({key: estimates_ms[key] for key in left}, settings, number)
+    order_seed = settings.seed + number
+    measured = measure.interleave(runs, plan, seed=order_seed, on_round=watch.on_round)
+    for key, one in left.items():
+        one.blocks.append(measured.blocks[key])
+        one.error = measured.failures.get(key)
+    return settings
 
 
-def _estimate_ms(contestant: Contestant) -> float:
-    """A first idea of one run, and the engine's warm-up."""
-    assert contestant.process
-    return median(contestant.process.run(ESTIMATE_RUNS))
+def _plan(estimates_ms: dict[str, float], settings: Settings, number: int) -> dict[str, list[int]]:
+    """Runs of each contestant in each round of process ``number``, its share of all."""
+    if not estimates_ms:
+        return {}
+    if settings.iterations:
+        before, after = (settings.iterations * done // settings.processes for done in (number, number + 1))
+        return measure.plan_iterations(list(estimates_ms), after - before)
+    duration_s = settings.duration_s / settings.processes
+    min_rounds = max(2, -(-measure.MIN_ROUNDS // settings.processes))
+    if settings.rate and settings.scenario == "server":
+        arrivals_ms = dict.fromkeys(estimates_ms, 1000 / settings.rate)
+        block_ms = scenario.SERVER_BLOCK_MS
+        return measure.plan_duration(arrivals_ms, duration_s, min_rounds=min_rounds, block_ms=block_ms)
+    return measure.plan_duration(estimates_ms, duration_s, min_rounds=min_rounds)
+
+
+def _collect_evidence(contestants: Sequence[Contestant], subject: Subject, watch: Watch) -> None:
+    pruned = evidence.pruned_names([graph.load(variant.path) for variant in subject.variants])
+    for one in contestants:
+        if not one.error:
+            watch.report(f"{one.name}: profiling")
+            one.evidence = evidence.collect(one.streams[0], pruned)
 
 
 def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Subject, settings: Settings) -> Row:
@@ -205,13 +157,19 @@ def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Sub
         threads=settings.threads,
         error=error.message if error else None,
         hint=error.hint if error else "",
-        load_s=loaded.load_s if loaded else None,
-        compile_s=loaded.compile_s if loaded else None,
-        first_ms=loaded.first_ms if loaded else None,
+        load_s=median(one.load_s for one in loaded) if loaded else None,
+        compile_s=median(one.compile_s for one in loaded) if loaded else None,
+        first_ms=median(one.first_ms for one in loaded) if loaded else None,
         file_mib=contestant.file.stat().st_size / 2**20 if loaded else None,
-        about=loaded.about if loaded else {},
+        about=loaded[0].about if loaded else {},
         agreement=contestant.agreement,
-        blocks_ms=contestant.blocks_ms,
+        scenario=settings.scenario,
+        processes=settings.processes,
+        streams=settings.streams,
+        rate=settings.rate,
+        evidence=contestant.evidence,
+        blocks_ms=_units([[block.latencies_ms for block in process] for process in contestant.blocks]),
+        blocks_s=_units([[block.seconds for block in process] for process in contestant.blocks]),
     )
     return row if error else _with_times(row, contestant, contestants, subject, settings)
 
@@ -219,20 +177,40 @@ def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Sub
 def _with_times(
     row: Row, contestant: Contestant, contestants: Sequence[Contestant], subject: Subject, settings: Settings
 ) -> Row:
-    assert contestant.process
-    alive = [one for one in contestants if not one.error]
-    dense = {one.engine: one.blocks_ms for one in alive if one.variant is subject.dense}
+    dense = {one.engine: one for one in contestants if one.variant is subject.dense and not one.error}
+    blocks = list(chain.from_iterable(contestant.blocks))
+    clocks = [block.mhz for block in blocks if block.mhz]
 
     def speed_up(engine: str) -> verdict.SpeedUp | None:
-        own = contestant.variant is subject.dense and engine == contestant.engine
-        if own or engine not in dense:
+        if engine not in dense or dense[engine] is contestant:
             return None
-        return verdict.speed_up(dense[engine], contestant.blocks_ms, settings.seed)
+        ours, other = (figures_ms(one, settings) for one in (contestant, dense[engine]))
+        return verdict.over_processes(other, ours, settings.seed)
 
+    seconds = None if settings.scenario == "single_stream" else sum(block.seconds for block in blocks)
     return replace(
         row,
-        peak_mib=contestant.process.peak_mib,
-        latency=statistics.summarize(contestant.blocks_ms, subject.batch_size),
+        peak_mib=contestant.peak_mib,
+        latency=statistics.summarize([block.latencies_ms for block in blocks], subject.batch_size, seconds),
+        waited=_waited(blocks),
+        clock_mhz=(min(clocks), max(clocks)) if clocks else (),
         vs_dense=speed_up(contestant.engine),
         vs_onnxruntime=speed_up(BASELINE),
     )
+
+
+def figures_ms(contestant: Contestant, settings: Settings) -> list[list[list[float]]]:
+    """What is compared, by process, round and run."""
+    return [[scenario.figures_ms(settings.scenario, block) for block in process] for process in contestant.blocks]
+
+
+def _waited(blocks: Sequence[Block]) -> float | None:
+    """The part of the timed runs that a thread was ready and had no core; its counter is read a moment outside them."""
+    told = [block for block in blocks if block.waited_s is not None]
+    seconds = sum(block.seconds for block in told)
+    return min(1.0, sum(block.waited_s or 0.0 for block in told) / seconds) if seconds else None
+
+
+def _units(processes: list[list[T]]) -> list[T] | list[list[T]]:
+    """Rounds of the one process there is, or by process."""
+    return processes[0] if len(processes) == 1 else processes

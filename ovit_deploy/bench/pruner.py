@@ -73,7 +73,7 @@ def measure_pruner(
     plan = {name: [int(number < repeats[name]) for number in range(num_rounds)] for name in forms}
     times = measure.interleave(
         {name: form.time_ms for name, form in forms.items()}, plan, seed=suite.seed, on_round=on_round
-    ).blocks_ms
+    ).blocks
     slow, fast = _row(PLAIN, times[PLAIN]), _row(KERNEL, times[KERNEL])
     agreement = compare(forms[PLAIN].found, forms[KERNEL].found)
     return PrunerResult((slow, fast), Summary(slow.median_s / fast.median_s, *agreement))

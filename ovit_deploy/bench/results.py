@@ -9,6 +9,7 @@ from typing import Any
 
 from ovit_deploy import checkpoint
 from ovit_deploy.bench.agreement import Agreement
+from ovit_deploy.bench.evidence import Evidence
 from ovit_deploy.bench.statistics import Latency
 from ovit_deploy.bench.verdict import SpeedUp
 
@@ -30,13 +31,21 @@ class Row:
         compile_s: seconds to build the model, of ``load_s``.
         first_ms: ms of the first inference.
         file_mib: size of the file that the engine loads.
-        peak_mib: peak memory of the process that ran it.
+        peak_mib: peak memory of the processes that ran it at the same time.
         latency: of the timed runs.
+        scenario: how runs followed each other.
+        processes: how many processes, or sets of streams, ran it one after the other.
+        streams: processes that ran at the same time.
+        rate: queries a second that arrived, where they arrive.
+        waited: the part of the timed runs that its threads were ready and had no core.
+        clock_mhz: lowest and highest clock of its core.
         vs_dense: speed-up over the dense twin on the same engine.
         vs_onnxruntime: speed-up over the dense twin on ONNX Runtime.
         agreement: None for a dense twin, whose weights are random.
         about: what the engine tells of itself.
-        blocks_ms: every timed run, one list a round.
+        evidence: what its layers took and ran in, where it was asked for.
+        blocks_ms: every timed run, one list a round; of several processes, such a list for each.
+        blocks_s: what every block took in all, likewise.
     """
 
     model: str
@@ -53,11 +62,19 @@ class Row:
     file_mib: float | None = None
     peak_mib: float | None = None
     latency: Latency | None = None
+    scenario: str = "single_stream"
+    processes: int = 1
+    streams: int = 1
+    rate: float | None = None
+    waited: float | None = None
+    clock_mhz: tuple[float, ...] = ()
     vs_dense: SpeedUp | None = None
     vs_onnxruntime: SpeedUp | None = None
     agreement: Agreement | None = None
     about: dict[str, Any] = field(default_factory=dict)
-    blocks_ms: list[list[float]] = field(default_factory=list)
+    evidence: Evidence | None = None
+    blocks_ms: list[Any] = field(default_factory=list)
+    blocks_s: list[Any] = field(default_factory=list)
 
 
 def document(

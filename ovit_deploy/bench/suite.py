@@ -3,11 +3,21 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from ovit_deploy import catalog
+from ovit_deploy.bench.scenario import Scenario
 from ovit_deploy.engines.selection import Selection
 from ovit_deploy.errors import OvitError
 from ovit_deploy.recipe import yaml
@@ -56,6 +66,13 @@ class LatencySuite(Declaration):
         threads: of each engine. One by default: timings on two and more are less steady.
         duration_s: timed seconds for every model on every engine; not used when ``iterations`` is set.
         iterations: timed runs instead.
+        processes: fresh processes for every model on every engine, which share the time. From six on, the verdict rests
+            on them alone.
+        scenario: how runs follow each other, by MLPerf's names.
+        rate: queries a second that arrive (``server``); by default 70 % of what the slowest contestant can do.
+        streams: processes that run at the same time (``offline``); by default as many as fill the cores.
+        pin: whether engines are bound to the idlest cores; else the system moves them about.
+        evidence: whether every engine profiles its layers after it was timed.
         seed: of random weights, random images and the order of measuring.
         timeout_s: how long one step of an engine may take, building a model included.
     """
@@ -70,6 +87,22 @@ class LatencySuite(Declaration):
     iterations: PositiveInt | None = None
     seed: int = Field(0, ge=0)
     timeout_s: PositiveFloat = 600.0
+    processes: PositiveInt = 1
+    scenario: Scenario = "single_stream"
+    rate: PositiveFloat | None = None
+    streams: PositiveInt | None = None
+    pin: bool = True
+    evidence: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.iterations is not None and self.iterations < self.processes:
+            raise ValueError(f"{self.iterations} iterations are too few for {self.processes} processes")
+        if self.rate is not None and self.scenario != "server":
+            raise ValueError("rate is for scenario: server")
+        if self.streams is not None and self.scenario != "offline":
+            raise ValueError("streams is for scenario: offline")
+        return self
 
 
 class PruningStep(Declaration):
@@ -183,7 +216,8 @@ def override(suite: Suite, values: Mapping[str, Any]) -> Suite:
 
 def _say(item: Any, suite: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"{key}: {item['msg'].removeprefix('Value error, ')}, not {item['input']!r}"
-    near = difflib.get_close_matches(key, suite.model_fields, n=1)
-    return f"{suite.__name__} has no key {key}{f', did you mean {near[0]}?' if near else ''}"
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, suite.model_fields, n=1)
+        return f"{suite.__name__} has no key {key}{f', did you mean {near[0]}?' if near else ''}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}, not {item['input']!r}" if key else message

@@ -1,14 +1,16 @@
 """Is one thing faster than another? A ratio of latencies with its 95 % interval, and what it says.
 
-The unit is what was drawn independently: a fresh process, or a round of one process where there is only one.
-In a unit both sides ran in turns, so what slowed the machine down then slowed both: units are compared in pairs.
+The unit is what was drawn independently: a pair of fresh processes, or a round of blocks where there are fewer than
+six of those. In a unit both sides ran in turns, so what slowed the machine down then slowed both: units are compared
+in pairs. What differs from one start of a process to the next (addresses, placement of memory) is not in the rounds
+of few processes, so there the interval is widened by what such starts usually differ in.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +18,9 @@ Verdict = Literal["faster", "slower", "equivalent", "inconclusive"]
 RESAMPLES = 2000
 MIN_UNITS = 6
 EQUIVALENT = 0.02
+START_SPREAD = 0.01  # standard deviation of a process's median between starts, as a fraction; --calibrate measures it
+Units = Sequence[Sequence[float]]
+Processes = Sequence[Units]
 _NORMAL = NormalDist()
 
 
@@ -36,7 +41,7 @@ class SpeedUp:
     verdict: Verdict
 
 
-def speed_up(dense_ms: Sequence[Sequence[float]], sparse_ms: Sequence[Sequence[float]], seed: int) -> SpeedUp:
+def speed_up(dense_ms: Units, sparse_ms: Units, seed: int) -> SpeedUp:
     """The median over units of the ratio of a unit's medians, dense over sparse, with a bootstrap interval.
 
     Units are drawn with replacement, the same ones for both sides (Efron & Tibshirani, An Introduction to the
@@ -48,12 +53,54 @@ def speed_up(dense_ms: Sequence[Sequence[float]], sparse_ms: Sequence[Sequence[f
         sparse_ms: the same of the other side; unit i of both ran side by side.
         seed: of the draw.
     """
-    units = min(len(dense_ms), len(sparse_ms))
-    ratios = np.array([np.median(dense_ms[unit]) / np.median(sparse_ms[unit]) for unit in range(units)])
-    draws = np.random.default_rng(seed).integers(units, size=(RESAMPLES, units))
+    ratios = _ratios(dense_ms, sparse_ms)
+    draws = np.random.default_rng(seed).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    return _conclude(float(np.median(ratios)), np.median(ratios[draws], axis=1), len(ratios))
+
+
+def over_processes(dense_ms: Processes, sparse_ms: Processes, seed: int) -> SpeedUp:
+    """The speed-up over pairs of fresh processes, each with several rounds.
+
+    From six pairs on, the figure of a pair is the median over its rounds, and the bootstrap draws pairs, then rounds of
+    each (Davison & Hinkley, Bootstrap Methods and their Application, 1997, §3.8). With fewer, rounds are the units and
+    the interval is widened to exp(+-1.96 ``START_SPREAD`` sqrt(2 / pairs)) times itself.
+
+    Args:
+        dense_ms: latencies in ms, by process, round and run.
+        sparse_ms: the same of the other side; round i of process p of both ran side by side.
+        seed: of the draw.
+    """
+    pairs = [_ratios(*sides) for sides in zip(dense_ms, sparse_ms, strict=True)]
+    if len(pairs) < MIN_UNITS:
+        dense, sparse = ([unit for process in side for unit in process] for side in (dense_ms, sparse_ms))
+        return _widened(speed_up(dense, sparse, seed), len(pairs), units=min(len(dense), len(sparse)))
+    ratios_PR = np.array([pair[: min(map(len, pairs))] for pair in pairs])
+    num_pairs, num_rounds = ratios_PR.shape
+    random = np.random.default_rng(seed)
+    pairs_SP1 = random.integers(num_pairs, size=(RESAMPLES, num_pairs, 1))
+    rounds_SPR = random.integers(num_rounds, size=(RESAMPLES, num_pairs, num_rounds))
+    drawn_S = np.median(np.median(ratios_PR[pairs_SP1, rounds_SPR], axis=2), axis=1)
+    return _conclude(float(np.median(np.median(ratios_PR, axis=1))), drawn_S, num_pairs)
+
+
+def _ratios(dense_ms: Units, sparse_ms: Units) -> Any:
+    """The ratio of medians of every unit that both sides have."""
+    units = range(min(len(dense_ms), len(sparse_ms)))
+    return np.array([np.median(dense_ms[unit]) / np.median(sparse_ms[unit]) for unit in units])
+
+
+def _conclude(factor: float, drawn: Any, units: int) -> SpeedUp:
+    """A factor with the interval of its bootstrap draws, and the verdict."""
     tail = expanded_tail(units)
-    low, high = np.quantile(np.median(ratios[draws], axis=1), [tail, 1 - tail])
-    return SpeedUp(float(np.median(ratios)), float(low), float(high), judge(float(low), float(high), units))
+    low, high = map(float, np.quantile(drawn, [tail, 1 - tail]))
+    return SpeedUp(factor, low, high, judge(low, high, units))
+
+
+def _widened(found: SpeedUp, pairs: int, *, units: int) -> SpeedUp:
+    """With the spread between starts of processes in the interval."""
+    margin = math.exp(_NORMAL.inv_cdf(0.975) * START_SPREAD * math.sqrt(2 / pairs))
+    low, high = found.low / margin, found.high * margin
+    return SpeedUp(found.factor, low, high, judge(low, high, units))
 
 
 def judge(low: float, high: float, units: int) -> Verdict:

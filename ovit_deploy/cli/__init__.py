@@ -5,8 +5,8 @@
     ovit-deploy bench --engine deepsparse
 
 stdout carries the result (``--json`` for machines), stderr the progress. Exit codes: 0 done, 1 an error that names its
-remedy, 2 wrong usage, 4 slower than what ``bench --against`` compares with, 130 interrupted, 143 terminated; a run that
-was interrupted or terminated is saved, and can be resumed.
+remedy, 2 wrong usage, 3 too noisy a machine for ``bench``, 4 slower than what ``bench --against`` compares with, 130
+interrupted, 143 terminated; a run that was interrupted or terminated is saved, and can be resumed.
 """
 
 import sys

@@ -1,24 +1,27 @@
 """``ovit-deploy bench``: how fast a model is on real engines, and what its zeros bought there."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ovit_deploy.cli import bench_tables, render
+from cyclopts import Parameter
+
+from ovit_deploy.cli import bench_checks, bench_tables, render
+from ovit_deploy.cli.bench_pruner import bench_pruner, bench_pruner_memory
+from ovit_deploy.cli.bench_watch import watching
 from ovit_deploy.engines import ENGINES, inventory
 from ovit_deploy.engines.selection import Selection
-from ovit_deploy.errors import EngineError, OvitError, RegressionError
+from ovit_deploy.errors import EngineError, NoiseError, OvitError, RegressionError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ovit_deploy.bench.against import Against
-    from ovit_deploy.bench.latency import Watch
+    from ovit_deploy.bench.noise import Noise
     from ovit_deploy.bench.results import Row
     from ovit_deploy.bench.source import Source
-    from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite
+    from ovit_deploy.bench.suite import LatencySuite
 
 
 def bench(
@@ -31,6 +34,16 @@ def bench(
     threads: int | None = None,
     duration: float | None = None,
     iterations: int | None = None,
+    processes: int | None = None,
+    scenario: str | None = None,
+    rate: float | None = None,
+    streams: int | None = None,
+    evidence: bool = False,
+    calibrate: bool = False,
+    runs: int = 20,
+    planted: float = 0.0,
+    own_tool: bool = False,
+    allow_noise: Annotated[bool, Parameter(env_var="OVIT_DEPLOY_ALLOW_NOISE")] = False,
     suite: str | None = None,
     seed: int | None = None,
     timeout: float | None = None,
@@ -56,6 +69,19 @@ def bench(
         threads: Of each engine; by default 1, because timings on more are less steady.
         duration: Timed seconds for each model on each engine; by default 10.
         iterations: Timed runs instead of seconds.
+        processes: Fresh processes for each model on each engine, which share the time; by default 1. From 6 on,
+            verdicts rest on them alone; with fewer, intervals are widened by what starts of a process may differ in.
+        scenario: How runs follow each other, by MLPerf's names: single_stream (the default), offline (several processes
+            at once, for throughput), or server (queries arrive at random; latency from the arrival).
+        rate: Queries a second that arrive, for server; by default 70 % of what the slowest can do.
+        streams: Processes at once, for offline; by default as many as fill the cores.
+        evidence: Profile the layers too: what each takes, in which kernels, and what pruning can touch of the time.
+        calibrate: Measure the measuring: the same file against itself, --runs times; how often is the verdict wrong,
+            and which difference would be found?
+        runs: Benchmarks of a calibration.
+        planted: A slow-down to plant in a third contestant of a calibration, such as 0.05, and to find again.
+        own_tool: Compare our medians with those of each engine's own benchmark tool, in turns.
+        allow_noise: Measure on a busy machine too; otherwise exit code 3 when engines have to wait for their cores.
         suite: A benchmark as a file, or the name of a shipped one; other flags override its values.
         seed: Of random weights, random images and the order of measuring; by default 0.
         timeout: Seconds that one step of an engine may take, building included; by default 600.
@@ -74,6 +100,11 @@ def bench(
         "threads": (threads,) if threads is not None else (),
         "duration_s": duration,
         "iterations": iterations,
+        "processes": processes,
+        "scenario": scenario,
+        "rate": rate,
+        "streams": streams,
+        "evidence": evidence or None,
         "seed": seed,
         "timeout_s": timeout,
     }
@@ -82,12 +113,18 @@ def bench(
     if against and not isinstance(declared, LatencySuite):
         raise OvitError(f"--against with kind: {declared.kind}", "only latencies are compared; leave it out")
     if isinstance(declared, PrunerSuite):
-        _bench_pruner(declared, output, json=json)
+        bench_pruner(declared, output, json=json)
     elif isinstance(declared, PrunerMemorySuite):
-        _bench_pruner_memory(declared, output, json=json)
+        bench_pruner_memory(declared, output, json=json)
     else:
         _refuse_contradictions(declared.models, run, given)
-        _bench_latency(declared, run, output, against, json=json)
+        if calibrate or own_tool:
+            with TemporaryDirectory(prefix="ovit-bench-") as folder:
+                sources = [_source(name, declared, run, Path(folder)) for name in declared.models or (None,)]
+                check = bench_checks.Check(declared, sources, Path(folder), allow_noise, output, json)
+                check.calibrate(runs, planted) if calibrate else check.own_tool()
+            return
+        _bench_latency(declared, run, output, against, allow_noise=allow_noise, json=json)
 
 
 def chosen_engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
@@ -115,22 +152,24 @@ def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict
 
 
 def _bench_latency(
-    suite: "LatencySuite", run: str | None, output: Path | None, against: Path | None, *, json: bool
+    suite: "LatencySuite", run: str | None, output: Path | None, against: Path | None, *, allow_noise: bool, json: bool
 ) -> None:
     from ovit_deploy.bench import against as earlier
-    from ovit_deploy.bench import hardware, results
+    from ovit_deploy.bench import hardware, noise, results
 
     then = earlier.load(against) if against else None
-    hardware.require_cores(max(suite.threads))
-    before = _machine()
+    before = hardware.describe()
+    placement = bench_checks.place(suite, allow_noise=allow_noise)
     rows: list[Row] = []
     with TemporaryDirectory(prefix="ovit-bench-") as folder:
         sources = [_source(name, suite, run, Path(folder)) for name in suite.models or (None,)]
+        began = noise.count()
         for source in sources:
-            rows += _measure(source, suite, Path(folder))
+            rows += _measure(source, suite, Path(folder), placement.cores)
     home = sources[0].home if len(sources) == 1 else Path()
     path = output or home / "bench.json"
-    result = results.document("latency", suite.model_dump(), before, rows)
+    found = noise.judge(began, noise.count(), placement.busy, rows)
+    result = results.document("latency", suite.model_dump(), before, rows, noise=asdict(found))
     compared = earlier.compare(result, then, suite.seed) if then else None
     if compared:
         result["against"] = {"file": against.name if against else "", **compared.as_dict()}
@@ -138,11 +177,12 @@ def _bench_latency(
     if json:
         render.as_json(result)
     else:
-        bench_tables.show_latency(rows, before)
+        bench_tables.show_latency(rows, before, found)
         if compared and against:
             bench_tables.show_against(compared, against)
         render.line(f"wrote {path}")
     _require_success(rows)
+    _require_quiet(found, path, allow_noise=allow_noise)
     if compared and against:
         _require_no_slower(compared, against)
 
@@ -177,9 +217,9 @@ def _export(model: "nn.Module", path: Path) -> None:
     onnx_ir.save(to_onnx(model, images, profile=load_profile("deepsparse")), path)
 
 
-def _measure(source: "Source", suite: "LatencySuite", folder: Path) -> "list[Row]":
+def _measure(source: "Source", suite: "LatencySuite", folder: Path, cores: tuple[int, ...]) -> "list[Row]":
     """All batch sizes and numbers of threads of one source."""
-    from ovit_deploy.bench.latency import Settings, measure_latency
+    from ovit_deploy.bench.latency import measure_latency
     from ovit_deploy.bench.subject import prepare
 
     rows = []
@@ -189,91 +229,19 @@ def _measure(source: "Source", suite: "LatencySuite", folder: Path) -> "list[Row
             source, batch_size=batch_size, seed=suite.seed, folder=folder, with_checkpoints=with_checkpoints
         )
         for threads in suite.threads:
-            settings = Settings(suite.engines, threads, suite.duration_s, suite.iterations, suite.seed, suite.timeout_s)
+            settings = bench_checks.settings(suite, threads, cores)
             render.note(f"{subject.name}: batch {batch_size}, {threads} thread(s), {subject.inputs}")
-            with _watching() as watch:
+            with watching() as watch:
                 rows += measure_latency(subject, settings, watch)
     return rows
 
 
-def _bench_pruner(suite: "PrunerSuite", output: Path | None, *, json: bool) -> None:
-    from dataclasses import asdict
+def _require_quiet(found: "Noise", path: Path, *, allow_noise: bool) -> None:
+    """Raise NoiseError if the machine was too noisy meanwhile; the result is written all the same."""
+    if found.reasons and not allow_noise:
+        from ovit_deploy.bench import noise
 
-    from ovit_deploy.bench import results
-    from ovit_deploy.bench.pruner import measure_pruner
-    from ovit_deploy.bench.pruning_step import measure_step
-
-    before = _machine()
-    render.note(f"eliminating {suite.blocks:,} blocks of {suite.block_size}; the plain form takes its time")
-    with _watching() as watch:
-        found = measure_pruner(suite, on_round=watch.on_round)
-    step = None
-    if suite.step:
-        render.note(f"{suite.step.model}: the whole pruning step; the plain form takes its time")
-        with _watching() as watch:
-            step = measure_step(suite, suite.step, on_round=watch.on_round)
-    parts = {"summary": asdict(found.summary), "step": asdict(step) if step else None}
-    result = results.document("pruner", suite.model_dump(), before, found.rows, **parts)
-    path = output or Path("pruner.json")
-    results.write(path, result)
-    if json:
-        render.as_json(result)
-    else:
-        bench_tables.show_pruner(found, suite)
-        if step:
-            bench_tables.show_step(step, suite)
-        render.line(f"wrote {path}")
-
-
-def _bench_pruner_memory(suite: "PrunerMemorySuite", output: Path | None, *, json: bool) -> None:
-    from ovit_deploy.bench import results
-    from ovit_deploy.bench.pruning_memory import measure_memory
-
-    before = _machine()
-    render.note(f"{suite.step.model}: pruning once with each of {len(suite.budgets_gb)} budgets")
-    with _watching() as watch:
-        rows = measure_memory(suite, on_round=watch.on_round)
-    result = results.document("pruner_memory", suite.model_dump(), before, rows)
-    path = output or Path("pruner_memory.json")
-    results.write(path, result)
-    if json:
-        render.as_json(result)
-    else:
-        bench_tables.show_memory(rows, suite)
-        render.line(f"wrote {path}")
-    over = [row.budget / 1e9 for row in rows if not row.within]
-    if over:
-        raise OvitError(
-            f"the budgets of {', '.join(f'{budget:g}' for budget in over)} GB did not hold", "report it with the JSON"
-        )
-
-
-def _machine() -> dict[str, Any]:
-    """What we run on; a warning if it is busy."""
-    from ovit_deploy.bench import hardware
-
-    found = hardware.describe()
-    if hardware.is_busy(found):
-        render.warning(
-            f"{bench_tables.load(found)}: times will be long and unsteady; end other work, or trust ratios only"
-        )
-    return found
-
-
-@contextmanager
-def _watching() -> "Iterator[Watch]":
-    """A progress bar over rounds, and notes above it."""
-    from ovit_deploy.bench.latency import Watch
-
-    with render.progress() as bar:
-        task = bar.add_task("rounds", total=None, visible=False, start=False)
-
-        def on_round(done: int, total: int) -> None:
-            if not done:
-                bar.reset(task)
-            bar.update(task, completed=done, total=total, visible=True)
-
-        yield Watch(render.note, on_round)
+        raise NoiseError(f"too noisy while {path} was measured: {'; '.join(found.reasons)}", noise.HINT)
 
 
 def _require_no_slower(compared: "Against", file: Path) -> None:

@@ -4,10 +4,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovit_deploy.cli import render
+from ovit_deploy.bench.verdict import MIN_UNITS, START_SPREAD
+from ovit_deploy.cli import bench_evidence, render
 
 if TYPE_CHECKING:
     from ovit_deploy.bench.against import Against, Match
+    from ovit_deploy.bench.noise import Noise
     from ovit_deploy.bench.pruner import PrunerResult
     from ovit_deploy.bench.pruning_memory import MemoryRow
     from ovit_deploy.bench.pruning_step import StepResult
@@ -19,19 +21,27 @@ TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs
 STARTS = ("engine", "weights", "load s", "compile s", "first ms", "peak MiB", "file MiB", "off by", "top-1", "ran in")
 
 
-def show_latency(rows: "list[Row]", hardware: dict[str, Any]) -> None:
+def show_latency(rows: "list[Row]", hardware: dict[str, Any], noise: "Noise") -> None:
     """Tables for every model, batch size and number of threads, and what their words mean."""
     for (model, batch_size, threads), group in groupby(rows, lambda row: (row.model, row.batch_size, row.threads)):
         part = list(group)
-        title = f"{model}: batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
+        title = f"{model}: batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}{_scenario(part[0])}"
         render.table(f"{title}, latency in ms", TIMES, [_times(row) for row in part])
         render.line()
         render.table("cold start, memory, and logits against ONNX Runtime's", STARTS, [_start(row) for row in part])
         render.line()
+        if any(row.evidence for row in part):
+            bench_evidence.show(part)
         for row in part:
             _conclude(row)
     render.line("dense twin: the same graph with its zeros filled by random values; ORT: ONNX Runtime")
     render.line(f"on {hardware['cpu']}, {', '.join(hardware['instructions'])}, {load(hardware)}")
+    render.line(_noise(noise))
+    if rows and rows[0].processes < MIN_UNITS:
+        render.line(
+            f"intervals allow for starts of a process that differ by {START_SPREAD:.0%}; --processes {MIN_UNITS} "
+            "measures that, and settles differences of some percent"
+        )
 
 
 def show_against(compared: "Against", file: Path) -> None:
@@ -174,8 +184,28 @@ def _conclude(row: "Row") -> None:
         found = row.vs_dense
         render.line(
             f"{row.engine}, {row.weights}: {found.verdict}, {found.factor:.2f}x as fast as its dense twin "
-            f"(95 % interval {found.low:.2f} to {found.high:.2f}, {row.latency.num_runs} runs)"
+            f"(95 % interval {found.low:.2f} to {found.high:.2f}, {row.latency.num_runs} runs, "
+            f"{row.processes} process{'es' if row.processes > 1 else ''})"
         )
+
+
+def _scenario(row: "Row") -> str:
+    """How runs followed each other, where that is not plain one after the other."""
+    if row.scenario == "offline":
+        return f", offline with {row.streams} stream{'s' if row.streams > 1 else ''}"
+    return f", server at {row.rate:.3g} queries/s" if row.scenario == "server" and row.rate else ""
+
+
+def _noise(found: "Noise") -> str:
+    """What disturbed the benchmark, in words."""
+    told = {
+        "cores busy before": found.busy,
+        "waiting for a core": found.waited,
+        "stolen": found.stolen,
+        "throttled": found.throttled,
+        "clock changed": found.clock_spread,
+    }
+    return "noise: " + ", ".join(f"{name} {'unknown' if v is None else f'{v:.0%}'}" for name, v in told.items())
 
 
 def load(hardware: dict[str, Any]) -> str:

@@ -26,10 +26,16 @@ from ovit_deploy.engines.base import Engine, Option, Traits
 
 PRECISION = Option("the precision it computes in", "f32", choices=("f32", "bf16"), rounding=("bf16",))
 SPARSE_WEIGHTS = Option("decompress weights with at least this fraction of zeros; 1 switches it off", 1.0)
+PROVIDER = Option("what runs the graph", "cpu", choices=("cpu", "cuda", "tensorrt"), rounding=("tensorrt",))
 COMPILE = Option("compile the model with torch.compile", default=False)
 
 ENGINES = {
-    "onnxruntime": Traits(package="onnxruntime", licence="MIT", install="pip install onnxruntime"),
+    "onnxruntime": Traits(
+        package="onnxruntime",
+        licence="MIT",
+        install="pip install onnxruntime",
+        options={"provider": PROVIDER},
+    ),
     "openvino": Traits(
         package="openvino",
         licence="Apache-2.0",

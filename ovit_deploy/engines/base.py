@@ -36,6 +36,21 @@ class Engine(Protocol):
     def run(self, images: np.ndarray) -> np.ndarray:
         """The logits [batch, classes] of ``images`` [batch, C, H, W]."""
 
+    def profile(
+        self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any], count: int
+    ) -> list[dict[str, Any]]:
+        """What each layer of the model takes, by the runtime's own profiler; the model is built once more for it.
+
+        Returns:
+            Layers in the order they run, each with its ``names`` (of the graph's nodes or values that it stands for),
+            ``type``, ``kernel``, ``precision`` and ``ms`` (mean of ``count`` runs), and what else the runtime tells.
+            DeepSparse tells no precision, but whether a kernel is ``sparse`` or ``dense``; ``none`` is a layer that has
+            neither.
+
+        Raises:
+            EngineError: the runtime has no profiler that tells layers.
+        """
+
     def describe(self) -> dict[str, Any]:
         """Version, and the evidence of what ran: instruction sets, precisions, as far as the runtime tells."""
 

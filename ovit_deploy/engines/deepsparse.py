@@ -13,6 +13,8 @@ import numpy as np
 
 from ovit_deploy.errors import EngineError
 
+NO_PRODUCT = ("elementwise", "shuffle")
+
 
 class Engine:
     """A ``deepsparse.Engine`` that answers one request at a time."""
@@ -34,6 +36,15 @@ class Engine:
         """The first output of the graph."""
         return self.engine.run([images])[0]
 
+    def profile(
+        self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any], count: int
+    ) -> list[dict[str, Any]]:
+        """The layers of DeepSparse's debug analysis; ``kernel_sparsity`` is the zeros that a kernel skips."""
+        analysis = self.runtime.engine.model_debug_analysis(
+            path, [images], batch_size=len(images), num_cores=threads, num_iterations=count, num_warmup_iterations=1
+        )
+        return [_layer(told) for told in analysis["layer_info"]]
+
     def describe(self) -> dict[str, Any]:
         """Version, instruction sets, and how much of the graph its fast runtime takes."""
         return {
@@ -43,6 +54,19 @@ class Engine:
             "supported_operators": float(self.engine.fraction_of_supported_ops),
             "numpy": np.__version__,
         }
+
+
+def _layer(told: dict[str, Any]) -> dict[str, Any]:
+    """A layer as the analysis tells it; kernels that skip zeros are called ``ks_``."""
+    plain = told["name"].startswith(NO_PRODUCT)
+    return {
+        "names": told["canonical_name"].split(","),
+        "type": told["name"].rstrip("_0123456789"),
+        "kernel": told["name"],
+        "precision": "none" if plain else "sparse" if told["name"].startswith("ks_") else "dense",
+        "ms": told["average_run_time_in_ms"],
+        "kernel_sparsity": told["kernel_sparsity"],
+    }
 
 
 def require_old_numpy(version: str) -> None:

@@ -6,7 +6,7 @@ set. What then ran, layer by layer, is read from the runtime model.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ class Engine:
 
     def load(self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any]) -> None:
         """Compile the model for the shape of ``images``, with the latency hint and one stream."""
+        self.compiled = self._compile(path, images, threads, options)
+        self.request = self.compiled.create_infer_request()
+
+    def _compile(self, path: str, images: np.ndarray, threads: int, options: dict[str, Any], **more: Any) -> Any:
         core = self.openvino.Core()
         model = core.read_model(path)
         model.reshape({model.input(0): list(images.shape)})
@@ -39,16 +43,34 @@ class Engine:
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": options["precision"],
             "CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE": options["sparse_weights"],
+            **more,
         }
         supported = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if options["precision"] == "bf16" and "BF16" not in supported:
             raise EngineError("this CPU has no bfloat16 instructions", "leave out precision=bf16")
-        self.compiled = core.compile_model(model, "CPU", settings)
-        self.request = self.compiled.create_infer_request()
+        return core.compile_model(model, "CPU", settings)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """The first output of the graph."""
         return np.array(self.request.infer([images])[0])
+
+    def profile(
+        self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any], count: int
+    ) -> list[dict[str, Any]]:
+        """The nodes that OpenVINO executed, with its performance counters; what it fused bears all the names."""
+        compiled = self._compile(path, images, threads, options, PERF_COUNT=True)
+        request = compiled.create_infer_request()
+        ms: defaultdict[str, float] = defaultdict(float)
+        for _ in range(count):
+            request.infer([images])
+            for one in request.get_profiling_info():
+                ms[one.node_name] += one.real_time.total_seconds() * 1000 / count
+        nodes = [(node.get_friendly_name(), _layer(node)) for node in compiled.get_runtime_model().get_ordered_ops()]
+        return [
+            {"names": told.pop("layer").split(","), **told, "ms": ms[name]}
+            for name, told in nodes
+            if told["type"] not in NO_WORK and ms[name]
+        ]
 
     def describe(self) -> dict[str, Any]:
         """Version, settings as OpenVINO took them, and the precision and kernel of every layer that does work."""

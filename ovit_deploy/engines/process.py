@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -47,6 +48,30 @@ class Loaded:
     about: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Block:
+    """Runs that were timed one after the other.
+
+    Args:
+        latencies_ms: one a run; where queries arrive, from the arrival.
+        began_s: when the first run began, on the clock that all processes of the machine share.
+        ended_s: when the last one ended.
+        waited_s: how long the thread that waited most was ready and had no core; None where the kernel does not tell.
+        mhz: clock of its core at the end; None likewise.
+    """
+
+    latencies_ms: list[float]
+    began_s: float
+    ended_s: float
+    waited_s: float | None = None
+    mhz: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning of the first run to the end of the last."""
+        return self.ended_s - self.began_s
+
+
 def start(environment: Environment, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     """A child that waits for requests. Ctrl-C reaches the parent only, which then ends its children."""
     return subprocess.Popen(
@@ -69,10 +94,21 @@ class EngineProcess:
         engine: the engine, with its options where there are any: ``openvino:precision=bf16``.
         environment: which Python runs it.
         timeout_s: how long one step may take.
+        cores: that the child may run on; wherever the system puts it by default.
+        extra: work added to every run, as a fraction of its time: an engine that is slower on purpose.
     """
 
-    def __init__(self, engine: str, environment: Environment, *, timeout_s: float = 600.0) -> None:
+    def __init__(
+        self,
+        engine: str,
+        environment: Environment,
+        *,
+        timeout_s: float = 600.0,
+        cores: Sequence[int] = (),
+        extra: float = 0.0,
+    ) -> None:
         self.engine, self.selection = engine, Selection.parse(engine)
+        self.cores, self.extra = list(cores), extra
         self.timeout_s, self.peak_mib = timeout_s, 0.0
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._unread = b""
@@ -99,13 +135,25 @@ class EngineProcess:
         """Build ``model`` (ONNX, or what the engine reads) and run it once on the first batch of ``images`` (npy)."""
         what = {"engine": self.selection.engine, "options": self.selection.options, "threads": threads}
         paths = {"model": str(model), "images": str(images)}
-        request = {"do": "load", **what, **paths, "batch_size": batch_size}
+        request = {"do": "load", **what, **paths, "batch_size": batch_size, "cores": self.cores}
         answer = self._call(request, f"loading {model.name}")
         return Loaded(answer["load_s"], answer["compile_s"], answer["first_ms"], answer["about"])
 
     def run(self, count: int) -> list[float]:
         """Latencies in ms of ``count`` runs."""
-        return self._call({"do": "run", "count": count}, f"running {count} times")["latencies_ms"]
+        return self.time(count).latencies_ms
+
+    def time(self, count: int) -> Block:
+        """``count`` runs, one right after the other."""
+        return self._block({"do": "run", "count": count}, f"running {count} times")
+
+    def serve(self, arrivals_s: Sequence[float]) -> Block:
+        """A run for every query that arrives, at these seconds after the start."""
+        return self._block({"do": "serve", "arrivals_s": list(arrivals_s)}, f"serving {len(arrivals_s)} queries")
+
+    def profile(self, count: int) -> list[dict[str, Any]]:
+        """The layers of the loaded model as the runtime's profiler tells them; see ``base.Engine.profile``."""
+        return self._call({"do": "profile", "count": count}, "profiling")["layers"]
 
     def infer(self, images: Path, logits: Path) -> None:
         """Write the logits of all ``images`` (npy) to ``logits`` (npy)."""
@@ -118,6 +166,10 @@ class EngineProcess:
         for stream in (self._child.stdin, self._child.stdout, self._stderr):
             with contextlib.suppress(BrokenPipeError):  # a request that the dead child never read
                 stream.close()  # type: ignore[union-attr]
+
+    def _block(self, request: dict[str, Any], doing: str) -> Block:
+        answer = self._call({**request, "extra": self.extra}, doing)
+        return Block(**{name: answer[name] for name in ("latencies_ms", "began_s", "ended_s", "waited_s", "mhz")})
 
     def _call(self, request: dict[str, Any], doing: str) -> dict[str, Any]:
         assert self._child.stdin

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from ovit_deploy.bench import noise
 from ovit_deploy.cli import main
 
 
@@ -108,3 +109,40 @@ def test_a_memory_budget_that_does_not_hold_is_an_error(capsys: pytest.CaptureFi
     shown = capsys.readouterr()
     assert "budget GB" in shown.out
     assert "the budgets of 0.0005 GB did not hold" in shown.err
+
+
+def test_a_noisy_machine_is_exit_code_3_unless_that_is_allowed(
+    save, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OVIT_DEPLOY_ALLOW_NOISE")
+    monkeypatch.setattr(noise, "MAX_BUSY", -1.0)  # a limit that every machine is over
+    assert run("--model", str(save()), "--iterations", "1") == 3
+    assert "--allow-noise" in capsys.readouterr().err
+    assert not Path("bench.json").exists()
+    assert run("--model", str(save()), "--iterations", "1", "--allow-noise") == 0
+    assert json.loads(Path("bench.json").read_text())["noise"]["busy"] >= 0
+
+
+def test_noise_while_measuring_is_exit_code_3_after_the_result_was_written(
+    save, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OVIT_DEPLOY_ALLOW_NOISE")
+    monkeypatch.setattr(noise, "MAX_BUSY", 1.0)
+    monkeypatch.setattr(noise, "MAX_STOLEN", -1.0)
+    assert run("--model", str(save()), "--iterations", "1") == 3
+    shown = capsys.readouterr()
+    assert "the hypervisor took" in shown.err
+    assert "images/s" in shown.out
+    assert json.loads(Path("bench.json").read_text())["noise"]["reasons"]
+
+
+def test_evidence_is_shown_and_written(save, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model", str(save()), "--iterations", "2", "--evidence") == 0
+    assert "at most" in capsys.readouterr().out
+    assert json.loads(Path("bench.json").read_text())["rows"][0]["evidence"]["layers"]
+
+
+def test_a_calibration_tells_its_verdicts(save, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--model", str(save()), "--iterations", "6", "--calibrate", "--runs", "2") == 0
+    assert "would be found 19 times in 20" in capsys.readouterr().out
+    assert len(json.loads(Path("calibration.json").read_text())["same"]) == 2

@@ -42,9 +42,9 @@ def test_a_contestant_that_fails_drops_out_and_keeps_what_it_had() -> None:
     measured = interleave(
         {"frail": frail, "sound": _recorder("sound", log)}, {"frail": [1] * 5, "sound": [1] * 5}, seed=0
     )
-    assert measured.blocks_ms["frail"] == [[1.0], [2.0]]
+    assert measured.blocks["frail"] == [[1.0], [2.0]]
     assert str(measured.failures["frail"]) == "died"
-    assert len(measured.blocks_ms["sound"]) == 5
+    assert len(measured.blocks["sound"]) == 5
 
 
 def test_rounds_are_told_as_they_end() -> None:

@@ -50,3 +50,18 @@ def test_a_flag_out_of_range_is_refused() -> None:
 def test_a_flag_that_a_pruner_suite_does_not_know_is_refused() -> None:
     with pytest.raises(OvitError, match="PrunerSuite has no key engines"):
         override(load_suite("pruner"), {"engines": ("onnxruntime",)})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"processes": 8, "iterations": 4}, "4 iterations are too few for 8 processes"),
+        ({"rate": 5.0}, "rate is for scenario: server"),
+        ({"streams": 2, "scenario": "server"}, "streams is for scenario: offline"),
+        ({"scenario": "multi_stream"}, "scenario: Input should be 'single_stream', 'offline' or 'server'"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(values: dict[str, object], expected: str) -> None:
+    with pytest.raises(OvitError) as raised:
+        override(LatencySuite(), values)
+    assert expected in raised.value.message

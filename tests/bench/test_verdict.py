@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ovit_deploy.bench.verdict import expanded_tail, judge, speed_up, student_975
+from ovit_deploy.bench.verdict import expanded_tail, judge, over_processes, speed_up, student_975
 
 BENCHMARKS = 100
 RUNS = 8
@@ -108,3 +108,72 @@ def test_the_interval_is_that_of_a_plain_bootstrap_over_units_with_wider_percent
     found = speed_up(list(dense), list(sparse), seed=0)
     tail = expanded_tail(20)
     np.testing.assert_allclose([found.low, found.high], np.quantile(naive, [tail, 1 - tail]), rtol=0.06)
+
+
+def processes(
+    draw: np.random.Generator, pairs: int, rounds: int, *, factor: float, start_spread: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latencies [side][pair, round, run] in ms of a machine in use; the second side's true median is 1 / ``factor``.
+
+    Shared by both sides: a drift of 10 % from the first round to the last, and bursts of other work (one round in five
+    is 1.2 to 1.9 times as slow). Each side's own: a state of the process (addresses, caches) of ``start_spread``, a
+    wobble of 1 % each round, 3 % on the slow side of every run, one run in fifty interrupted.
+    """
+    drift = 1 + 0.1 * np.arange(pairs * rounds).reshape(pairs, rounds, 1) / (pairs * rounds)
+    burst = np.where(draw.random((pairs, rounds, 1)) < 0.2, draw.uniform(1.2, 1.9, (pairs, rounds, 1)), 1.0)
+    sides = []
+    for true_ms in (20.0, 20.0 / factor):
+        state = np.exp(draw.normal(0, start_spread, (pairs, 1, 1)))
+        wobble = np.exp(draw.normal(0, 0.01, (pairs, rounds, 1)))
+        runs = 1 + draw.gamma(2, 0.015, (pairs, rounds, RUNS)) + (draw.random((pairs, rounds, RUNS)) < 0.02)
+        sides.append(true_ms * drift * burst * state * wobble * runs)
+    return sides[0], sides[1]
+
+
+def verdicts_of_processes(pairs: int, rounds: int, factor: float, start_spread: float = 0.01) -> list[str]:
+    draw = np.random.default_rng([pairs, rounds, round(1000 * factor)])
+    made = (
+        processes(draw, pairs, rounds, factor=factor, start_spread=start_spread) for _ in range(BENCHMARKS_OF_PROCESSES)
+    )
+    return [over_processes(*map(np.ndarray.tolist, sides), seed=0).verdict for sides in made]
+
+
+BENCHMARKS_OF_PROCESSES = 100
+
+
+@pytest.mark.parametrize(("pairs", "rounds"), [(1, 20), (3, 8), (6, 4), (10, 3)])
+def test_equal_processes_are_called_different_at_most_five_times_in_a_hundred(pairs: int, rounds: int) -> None:
+    found = verdicts_of_processes(pairs, rounds, 1.0)
+    assert found.count("faster") + found.count("slower") <= 5
+
+
+@pytest.mark.parametrize(("pairs", "rounds"), [(6, 4), (10, 3)])
+def test_a_planted_slow_down_of_five_percent_is_found_95_times_in_a_hundred(pairs: int, rounds: int) -> None:
+    assert verdicts_of_processes(pairs, rounds, 1 / 1.05).count("slower") >= 95
+
+
+def test_rounds_of_one_process_alone_would_be_too_sure() -> None:
+    """Why there is a margin: what differs between starts is in no round of one process."""
+    draw = np.random.default_rng(0)
+    found = []
+    for _ in range(BENCHMARKS_OF_PROCESSES):
+        first, second = processes(draw, 1, 20, factor=1.0, start_spread=0.01)
+        found.append(speed_up(first[0].tolist(), second[0].tolist(), seed=0).verdict)
+    assert found.count("faster") + found.count("slower") > 10
+
+
+def test_from_six_processes_on_nothing_is_assumed_of_starts() -> None:
+    same = [[[3.0]] * 2] * 6
+    found = over_processes(same, same, seed=0)
+    assert (found.low, found.factor, found.high, found.verdict) == (1, 1, 1, "equivalent")
+
+
+def test_with_fewer_processes_the_interval_allows_for_starts() -> None:
+    slow, fast = [[[6.0]] * 6], [[[2.0]] * 6]
+    one = over_processes(slow, fast, seed=0)
+    assert one.factor == 3
+    assert one.high / one.factor == pytest.approx(np.exp(1.96 * 0.01 * np.sqrt(2)), rel=1e-4)
+    assert one.low * one.high == pytest.approx(9)
+    three = over_processes(slow * 3, fast * 3, seed=0)
+    assert np.log(three.high / 3) == pytest.approx(np.log(one.high / 3) / np.sqrt(3))
+    assert over_processes([[[2.0]] * 6], [[[2.0]] * 6], seed=0).verdict == "inconclusive"

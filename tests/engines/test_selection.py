@@ -17,7 +17,7 @@ def test_a_selection_is_read_as_it_is_written(precision: str | None, rate: float
 def test_options_that_are_not_given_have_their_defaults() -> None:
     assert Selection.parse("openvino:sparse_weights=0.5").options == {"precision": "f32", "sparse_weights": 0.5}
     assert Selection.parse("pytorch:compile=true").options == {"precision": "f32", "compile": True}
-    assert Selection.parse("onnxruntime").options == {}
+    assert Selection.parse("onnxruntime").options == {"provider": "cpu"}
 
 
 def test_only_less_than_float32_rounds() -> None:
@@ -30,7 +30,7 @@ def test_only_less_than_float32_rounds() -> None:
     ("text", "expected"),
     [
         ("tensorflow", "no engine 'tensorflow', there are onnxruntime"),
-        ("onnxruntime:precision=bf16", "onnxruntime has no option 'precision', its options: none"),
+        ("onnxruntime:precision=bf16", "onnxruntime has no option 'precision', its options: provider"),
         ("openvino:speed=1", "openvino has no option 'speed', its options: precision, sparse_weights"),
         ("openvino:", "openvino has no option ''"),
         ("openvino:precision=int4", "precision must be f32 or bf16, not 'int4'"),
