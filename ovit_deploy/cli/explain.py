@@ -149,6 +149,6 @@ def _show_shares(shares: "Shares", sparsity: float) -> None:
     rows = [(name, f"{ms:.3g}", f"{ms / total:.0%}") for name, ms in parts.items()]
     render.table("where the dense model spends its time", ("part", "ms", "share"), rows)
     render.line(
-        f"zeros cannot touch {shares.fixed:.0%} of it: at most {1 / shares.fixed:.1f}x, were linear layers free; "
-        f"they get {shares.linear_gain:.2f}x of the {1 / (1 - sparsity):.1f}x that {sparsity:.0%} zeros leave out"
+        f"zeros cannot touch {shares.fixed:.0%} of it: at most {1 / shares.fixed:.2f}x, were the linear layers free; "
+        f"{sparsity:.0%} zeros make those {shares.linear_gain:.2f}x as fast, of {1 / (1 - sparsity):.1f}x in theory"
     )

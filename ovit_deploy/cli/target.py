@@ -40,7 +40,8 @@ def prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, d
     """Choose, prune by the choice, export, and measure what was reached."""
     from ovit_deploy.bench import hardware
     from ovit_deploy.data import load_data
-    from ovit_deploy.explain.target import aim
+    from ovit_deploy.explain.table import latency_table
+    from ovit_deploy.explain.target import aim, measurable
 
     hardware.require_cores(threads)
     machine = hardware.describe()
@@ -48,9 +49,12 @@ def prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, d
         render.warning(f"{bench_tables.load(machine)}: latencies will be too long; end other work first")
     data = load_data(asked.data)
     choice = models.completed(asked.choice, classes=data.classes, channels=data.channels)
+    form, pattern = measurable(asked.recipe, goal, models.shapes(choice))
     with TemporaryDirectory(prefix="ovit-target-") as folder:
         bench = _bench(choice, Path(folder), batch_size=batch_size, threads=threads)
-        found = aim(asked.recipe, choice, data, bench, goal, memory_budget=asked.memory_budget, report=render.note)
+        table = latency_table(bench, form, pattern=pattern, sparsities=goal.sparsities)
+    budget = asked.memory_budget
+    found = aim(asked.recipe, choice, data, table, goal, memory_budget=budget, report=render.note)
     show_plan(found, goal)
     if dry_run:
         return

@@ -11,20 +11,19 @@ together at its last pruning.
 
 import copy
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from torch import nn
-
+from ovit_deploy import models
 from ovit_deploy.compare.sensitivity import Point, sensitivity
 from ovit_deploy.compare.subject import subject_of
 from ovit_deploy.data import ImageData
 from ovit_deploy.errors import PruningError, RecipeError
 from ovit_deploy.explain.forms import Form
-from ovit_deploy.explain.pieces import Pattern
-from ovit_deploy.explain.session import Bench
-from ovit_deploy.explain.table import SPARSITIES, Table, latency_table
+from ovit_deploy.explain.pieces import LAYERS, Pattern
+from ovit_deploy.explain.table import SPARSITIES, Table
 from ovit_deploy.finetune.methods import calibrated, method_of
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import MFAC, OViT, WoodFisher
@@ -54,7 +53,6 @@ class Aim:
     """How a goal is to be reached.
 
     Args:
-        form: Engine and precision.
         table: Measured times.
         options: Of each layer: sparsity, ms (negative: saved), predicted loss.
         plan: What was chosen.
@@ -62,7 +60,6 @@ class Aim:
         recipe: That prunes by the plan.
     """
 
-    form: Form
     table: Table
     options: dict[str, list[Option]]
     plan: Plan
@@ -70,11 +67,39 @@ class Aim:
     recipe: Recipe
 
 
+def measurable(recipe: Recipe, goal: Goal, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Form, Pattern]:
+    """What is to be measured for a goal: engine and precision, and how zeros lie. Refuses before minutes are spent.
+
+    Args:
+        recipe: Has one pruning modifier with loss curves: oViT, WoodFisher or M-FAC.
+        goal: Engine and time.
+        shapes: Of the model's parameters.
+
+    Raises:
+        RecipeError: The recipe has not one such modifier, or prunes more than the linear layers of blocks.
+        PruningError: Its pattern leaves nothing to choose.
+    """
+    modifier, method = _pruner(recipe, None)
+    if method.pattern not in get_args(Pattern) or parse_pattern(method.pattern).limited:
+        raise PruningError(
+            f"pattern {method.pattern} and a target of {goal.target_ms:g} ms: layers have no choice of sparsities",
+            "use block4, or no pattern",
+        )
+    for name in _targets(recipe, modifier, shapes):
+        if not re.fullmatch(rf"blocks\.\d+\.({'|'.join(map(re.escape, LAYERS))})\.weight", name):
+            raise RecipeError(
+                f"{recipe.source}: {name} is pruned, but the latency of such layers is not measured",
+                f"let params name {', '.join(LAYERS)} of blocks only",
+            )
+    quantizes = any(isinstance(one, QuantizationModifier) for one in recipe.modifiers)
+    return Form(goal.engine, precision="int8" if quantizes else "fp32"), method.pattern  # type: ignore[return-value]
+
+
 def aim(
     recipe: Recipe,
     choice: Choice,
     data: ImageData,
-    bench: Bench,
+    table: Table,
     goal: Goal,
     *,
     memory_budget: int | None = None,
@@ -83,34 +108,39 @@ def aim(
     """Choose sparsities of layers for a time.
 
     Args:
-        recipe: Has one pruning modifier with loss curves: oViT, WoodFisher or M-FAC.
+        recipe: That `measurable` takes.
         choice: The model, with its weights.
         data: Calibration images come from its training images.
-        bench: Holds the same model, in any weights.
-        goal: Engine, time, and sparsities.
+        table: What layers save.
+        goal: Time, and sparsities that the table has.
         memory_budget: Of pruning, in bytes.
         report: Told what goes on.
 
     Raises:
-        RecipeError: The recipe has not one such modifier, or its targets are not layers of the blocks.
         PruningError: The time cannot be reached, or needs no pruning.
     """
-    modifier, method = _pruner(recipe, memory_budget)
-    pattern = _pattern(method.pattern, goal)
-    quantizes = any(isinstance(one, QuantizationModifier) for one in recipe.modifiers)
-    form = Form(goal.engine, precision="int8" if quantizes else "fp32")
-    names = _targets(recipe, modifier, bench.workshop.model)
-    table = latency_table(bench, form, pattern=pattern, sparsities=goal.sparsities)
     if goal.target_ms >= table.dense_ms:
         raise PruningError(
-            f"{goal.target_ms:g} ms need no pruning: the dense model takes about {table.dense_ms:.4g} ms on {goal.engine}",
+            f"{goal.target_ms:g} ms need no pruning: dense, the model takes about {table.dense_ms:.4g} ms",
             "ask for less time",
         )
+    modifier, method = _pruner(recipe, memory_budget)
+    names = _targets(recipe, modifier, models.shapes(choice))
+    _require_reachable(table, names, goal)
     points = _points(recipe, modifier, method, choice, data, names, goal.sparsities, report)
     options = _options(points, table)
     (plan,) = plans(options, [goal.target_ms], fixed_ms=table.dense_ms)
     best = front(options, fixed_ms=table.dense_ms)
-    return Aim(form, table, options, plan, best, aimed(recipe, modifier, plan, points))
+    return Aim(table, options, plan, best, aimed(recipe, modifier, plan, points))
+
+
+def _require_reachable(table: Table, names: Sequence[str], goal: Goal) -> None:
+    """Refuse a time that no sparsities reach, before gradients are taken."""
+    options = {
+        name: [Option(0.0, 0.0, 0.0), *(Option(s, -table.saved_ms[name][s], 0.0) for s in goal.sparsities)]
+        for name in names
+    }
+    plans(options, [goal.target_ms], fixed_ms=table.dense_ms, num_ticks=1)
 
 
 def _pruner(recipe: Recipe, memory_budget: int | None) -> tuple[PruningModifier, OViT | WoodFisher | MFAC]:
@@ -135,19 +165,8 @@ def _pruner(recipe: Recipe, memory_budget: int | None) -> tuple[PruningModifier,
     return modifier, replace(method, spill=None, average=None) if isinstance(method, OViT) else method
 
 
-def _pattern(name: str, goal: Goal) -> Pattern:
-    """The pattern, where layers may have different sparsities under it."""
-    if name not in get_args(Pattern) or parse_pattern(name).limited:
-        raise PruningError(
-            f"pattern {name} and a target latency of {goal.target_ms:g} ms: layers cannot be chosen for",
-            "use block4, or no pattern",
-        )
-    return name  # type: ignore[return-value]
-
-
-def _targets(recipe: Recipe, modifier: PruningModifier, model: nn.Module) -> list[str]:
+def _targets(recipe: Recipe, modifier: PruningModifier, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Names of the weights that the modifier prunes."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     places = zip(recipe.modifiers, recipe.places, strict=True)
     return resolve(recipe, shapes)[next(place for one, place in places if one is modifier)]
 
@@ -174,11 +193,6 @@ def _options(points: Sequence[Point], table: Table) -> dict[str, list[Option]]:
     """Dense, and every sparsity of each layer."""
     options: dict[str, list[Option]] = {}
     for point in points:
-        if point.layer not in table.saved_ms:
-            raise RecipeError(
-                f"{point.layer} is pruned, but its latency is not measured",
-                "let params name attn.qkv, attn.proj, mlp.fc1 and mlp.fc2 of blocks only",
-            )
         saved = table.saved_ms[point.layer][point.sparsity]
         own = options.setdefault(point.layer, [Option(0.0, 0.0, 0.0)])
         own.append(Option(point.sparsity, -saved, max(0.0, point.predicted_loss)))
