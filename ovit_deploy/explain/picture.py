@@ -53,9 +53,10 @@ def figure(front: Sequence[Plan], chosen: Plan, target_ms: float, title: str, me
     parts = [svg.text(8, 22, title, "title"), *axes.parts()]
     parts.append(f'<polyline fill="none" stroke="{_LINE}" stroke-width="2" points="{points}"/>')
     parts += [_dot(axes, plan.ms, plan.loss, _LINE, 2.5) for plan in front]
-    parts += _upright(axes, target_ms, _CHOSEN, "target", 14)
+    right_of_it = measured_ms is not None and measured_ms > target_ms
+    parts += _upright(axes, target_ms, _CHOSEN, "target", leftwards=right_of_it)
     if measured_ms:
-        parts += _upright(axes, measured_ms, _MEASURED, "measured", 30)
+        parts += _upright(axes, measured_ms, _MEASURED, "measured", leftwards=not right_of_it)
     parts.append(_dot(axes, chosen.ms, chosen.loss, _CHOSEN, 5))
     return svg.document(_WIDTH, _HEIGHT, title, parts)
 
@@ -66,13 +67,14 @@ def _dot(axes: _Axes, ms: float, loss: float, colour: str, radius: float) -> str
     return f'<circle {centre} r="{radius}" fill="{colour}"><title>{told}</title></circle>'
 
 
-def _upright(axes: _Axes, ms: float, colour: str, what: str, below: float) -> list[str]:
-    """A dashed line at a time, named on the side where there is room."""
+def _upright(axes: _Axes, ms: float, colour: str, what: str, *, leftwards: bool) -> list[str]:
+    """A dashed line at a time, its name on one side: the one with room, where there is little on the other."""
     x, bottom = axes.across(ms), _HEIGHT - _BOTTOM
     line = f'<path stroke="{colour}" stroke-dasharray="5 4" d="M{x:.1f},{_TOP} V{bottom}"/>'
-    leftwards = x > _WIDTH * 0.75
+    share = (x - _LEFT) / (_WIDTH - _LEFT - _RIGHT)
+    leftwards = (leftwards or share > 0.75) and share > 0.25
     words = f"{what} {ms:.4g} ms"
-    return [line, svg.text(x - 6 if leftwards else x + 6, _TOP + below, words, "right" if leftwards else "")]
+    return [line, svg.text(x - 6 if leftwards else x + 6, _TOP + 14, words, "right" if leftwards else "")]
 
 
 def _ticks(low: float, high: float) -> list[float]:

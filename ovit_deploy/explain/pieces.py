@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from ovit_deploy.bench import graph
 from ovit_deploy.bench.subject import sample_images
 from ovit_deploy.errors import ModelError
-from ovit_deploy.export.post_training import quantized
 from ovit_deploy.export.profile import load_profile
 from ovit_deploy.export.to_onnx import to_onnx
-from ovit_deploy.quantization import fixed
+from ovit_deploy.quantization import calibrate, fixed, freeze_observers, insert
 from ovit_deploy.recipe.quantization import NAMED, Quantization
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -46,7 +45,7 @@ class Piece:
         part: All of a block; all but the two products of attention and its softmax; its linear layers alone; or all
             with half of the MLP's hidden width.
         precision: Of products.
-        form: Of the file: of the profile's family, by engine, where it is quantized.
+        form: Of a quantized file: for whom it is written. Float files have one form for all.
         zeros: Fraction of zeros of each of LAYERS in every block.
         pattern: How the zeros lie.
     """
@@ -193,11 +192,14 @@ def kept(shape: tuple[int, ...], sparsity: float, pattern: Pattern, draw: np.ran
 
 
 def rounded(model: nn.Module, image_shape: tuple[int, ...], *, scheme: str) -> nn.Module:
-    """The model in INT8, its ranges those of random images: what a run takes does not depend on them."""
+    """``model`` in INT8, in place; its ranges are those of random images: what a run takes does not depend on them."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randn(_CALIBRATION_IMAGES, *image_shape, generator=draw)
-    batches = [(images, torch.zeros(len(images), dtype=torch.int64))]
-    return fixed(quantized(model, Quantization(scheme=NAMED[scheme]), batches, images)[0])
+    insert(model, Quantization(scheme=NAMED[scheme]))
+    with torch.no_grad():
+        calibrate(model, [(images, torch.zeros(len(images), dtype=torch.int64))])
+    freeze_observers(model)
+    return fixed(model.eval())
 
 
 class Mixed(nn.Module):

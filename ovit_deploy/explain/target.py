@@ -30,7 +30,7 @@ from ovit_deploy.pruning import MFAC, OViT, WoodFisher
 from ovit_deploy.pruning.latency import Option, Plan, front, plans
 from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.recipe import Recipe
-from ovit_deploy.recipe.pruners import GradientPruningModifier, PruningModifier
+from ovit_deploy.recipe.pruners import LAYER_RULES, FisherPruningModifier, GradientPruningModifier, PruningModifier
 from ovit_deploy.recipe.quantization import QuantizationModifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.write import header_of, write
@@ -143,7 +143,7 @@ def _require_reachable(table: Table, names: Sequence[str], goal: Goal) -> None:
     plans(options, [goal.target_ms], fixed_ms=table.dense_ms, num_ticks=1)
 
 
-def _pruner(recipe: Recipe, memory_budget: int | None) -> tuple[PruningModifier, OViT | WoodFisher | MFAC]:
+def _pruner(recipe: Recipe, memory_budget: int | None) -> tuple[GradientPruningModifier, OViT | WoodFisher | MFAC]:
     """The one modifier that prunes, and its method, whose elimination gives curves."""
     pruners = [modifier for modifier in recipe.modifiers if isinstance(modifier, PruningModifier)]
     if len(pruners) != 1:
@@ -152,8 +152,10 @@ def _pruner(recipe: Recipe, memory_budget: int | None) -> tuple[PruningModifier,
             "for example recipes/oneshot_ovit.yaml",
         )
     (modifier,) = pruners
-    method = method_of(modifier, memory_budget) if isinstance(modifier, GradientPruningModifier) else None
-    if not isinstance(method, OViT | WoodFisher | MFAC):
+    # What does not fit in memory is taken again: there is no run's folder yet to spill to.
+    kept = modifier.model_copy(update={"spill": False}) if isinstance(modifier, FisherPruningModifier) else modifier
+    method = method_of(kept, memory_budget) if isinstance(modifier, GradientPruningModifier) else None
+    if not (isinstance(modifier, GradientPruningModifier) and isinstance(method, OViT | WoodFisher | MFAC)):
         raise RecipeError(
             f"{recipe.source}: {type(modifier).__name__} predicts no loss of layers, a target latency needs it",
             "use OViTPruningModifier, OBSPruningModifier or MFACPruningModifier",
@@ -162,7 +164,8 @@ def _pruner(recipe: Recipe, memory_budget: int | None) -> tuple[PruningModifier,
         raise RecipeError(
             f"{recipe.source}: bounds on sparsity and a target latency, which sets them", "leave the bounds out"
         )
-    return modifier, replace(method, spill=None, average=None) if isinstance(method, OViT) else method
+    within_layers = "marginal" if modifier.allocation in LAYER_RULES else modifier.allocation  # as shares do, too
+    return modifier, replace(method, allocation=within_layers)
 
 
 def _targets(recipe: Recipe, modifier: PruningModifier, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -173,7 +176,7 @@ def _targets(recipe: Recipe, modifier: PruningModifier, shapes: Mapping[str, tup
 
 def _points(
     recipe: Recipe,
-    modifier: PruningModifier,
+    modifier: GradientPruningModifier,
     method: OViT | WoodFisher | MFAC,
     choice: Choice,
     data: ImageData,
@@ -182,7 +185,6 @@ def _points(
     report: Callable[[str], None],
 ) -> list[Point]:
     """Predicted losses of every layer at every sparsity, from one pass over the gradients."""
-    assert isinstance(modifier, GradientPruningModifier)
     subject = subject_of(choice, data, targets=names, num_images=modifier.num_images, seed=recipe.training.seed)
     teacher = copy.deepcopy(subject.model) if modifier.labels == "teacher" else None
     subject = replace(subject, calibration=calibrated(modifier, subject.calibration, teacher))
