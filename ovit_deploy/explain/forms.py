@@ -11,10 +11,11 @@ in every round of a session by itself.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Literal
 
 from ovit_deploy.bench.verdict import SpeedUp, speed_up
 from ovit_deploy.engines.selection import Selection
-from ovit_deploy.explain.pieces import LAYERS, Part, Pattern, Piece, Precision
+from ovit_deploy.explain.pieces import LAYERS, File, Part, Pattern, Piece
 from ovit_deploy.explain.session import Rounds, Timed
 
 COPIES = 3
@@ -35,7 +36,7 @@ class Form:
 
     engine: str
     sparsity: float = 0.0
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "int8"] = "fp32"
     pattern: Pattern = "unstructured"
     part: Part = "all"
 
@@ -54,10 +55,15 @@ class Form:
 
     def timed(self, blocks: tuple[int, ...], *, part: Part | None = None) -> Timed:
         """A piece of these blocks in this form."""
-        engine = Selection.parse(self.engine).engine
-        family = "any" if self.precision == "fp32" else "deepsparse" if engine == "deepsparse" else "onnxruntime"
         zeros = (self.sparsity,) * len(LAYERS)
-        return Timed(self.engine, Piece(blocks, part or self.part, self.precision, family, zeros, self.pattern))
+        return Timed(self.engine, Piece(blocks, part or self.part, self.file, zeros, self.pattern))
+
+    @property
+    def file(self) -> File:
+        """How its files are written."""
+        if self.precision == "fp32":
+            return "fp32"
+        return "deepsparse_int8" if Selection.parse(self.engine).engine == "deepsparse" else "onnxruntime_int8"
 
     @property
     def ends(self) -> Combination:

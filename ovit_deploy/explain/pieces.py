@@ -29,10 +29,10 @@ from ovit_deploy.recipe.quantization import NAMED, Quantization
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 Part = Literal["all", "without products", "linears", "half MLP"]
-Precision = Literal["fp32", "int8"]
+File = Literal["fp32", "deepsparse_int8", "onnxruntime_int8"]
 Pattern = Literal["unstructured", "block4", "2:4"]
 _GROUP = 4  # weights of block4, and of 2:4
-_SCHEMES = {"deepsparse": "deepsparse", "onnxruntime": "default"}
+_SCHEMES = {"deepsparse_int8": "deepsparse", "onnxruntime_int8": "default"}
 _CALIBRATION_IMAGES = 8
 
 
@@ -44,23 +44,21 @@ class Piece:
         blocks: Which of the real model's, one after the other.
         part: All of a block; all but the two products of attention and its softmax; its linear layers alone; or all
             with half of the MLP's hidden width.
-        precision: Of products.
-        form: Of a quantized file: for whom it is written. Float files have one form for all.
+        file: In which form it is written: floats for any engine, or INT8 as one of two kinds of engines wants it.
         zeros: Fraction of zeros of each of LAYERS in every block.
         pattern: How the zeros lie.
     """
 
     blocks: tuple[int, ...]
     part: Part = "all"
-    precision: Precision = "fp32"
-    form: Literal["any", "deepsparse", "onnxruntime"] = "any"
+    file: File = "fp32"
     zeros: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     pattern: Pattern = "unstructured"
 
     def __str__(self) -> str:
         blocks = ",".join(map(str, self.blocks)) or "none"
         zeros = "/".join(f"{value:g}" for value in self.zeros)
-        return f"blocks {blocks}; {self.part}; {self.precision} {self.form}; {zeros} {self.pattern}"
+        return f"blocks {blocks}; {self.part}; {self.file}; {zeros} {self.pattern}"
 
 
 class Workshop:
@@ -99,15 +97,12 @@ class Workshop:
         return self._files[piece]
 
     def _export(self, piece: Piece) -> onnx.ModelProto:
-        dense = Piece(piece.blocks, piece.part, piece.precision, piece.form)
+        dense = Piece(piece.blocks, piece.part, piece.file)
         if dense not in self._exports:
             model = shortened(self.model, piece.blocks, part=piece.part, seed=self.seed)
-            profile = "deepsparse"
-            if piece.precision == "int8":
-                profile = f"{piece.form}_int8"
-                model = rounded(
-                    model, self.image_shape, scheme="deepsparse" if piece.form == "deepsparse" else "default"
-                )
+            profile = "deepsparse"  # which every engine reads
+            if piece.file != "fp32":
+                profile, model = piece.file, rounded(model, self.image_shape, scheme=_SCHEMES[piece.file])
             images = torch.zeros(1, *self.image_shape)
             exported = onnx_ir.to_proto(to_onnx(model, images, profile=load_profile(profile)))
             self._exports[dense] = graph.with_batch(exported, self.batch_size)

@@ -66,7 +66,6 @@ class Bench:
 
     def __init__(self, workshop: Workshop, settings: Settings, watch: Watch) -> None:
         self.workshop, self.settings, self.watch = workshop, settings, watch
-        self.loads: list[float] = []
 
     def rounds(self, wanted: Sequence[Timed]) -> dict[Timed, Rounds]:
         """The median of every round of each, from the cache if all were measured together before.
@@ -83,7 +82,6 @@ class Bench:
             told = {"key": key, "load": load, "rounds_ms": self._measure(wanted)}
             path.parent.mkdir(parents=True, exist_ok=True)
             checkpoint.write(path, json.dumps(told, indent=1))
-        self.loads.append(told["load"])
         return {one: told["rounds_ms"][str(one)] for one in wanted}
 
     def _key(self, wanted: Sequence[Timed]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_a_file_has_zeros_in_the_layers_asked_for_and_in_no_others(workshop) -> 
 
 
 def test_zeros_of_an_int8_file_are_its_zero_point(workshop) -> None:
-    found = weights(workshop.file(Piece((0,), precision="int8", form="onnxruntime", zeros=(0.75,) * 4)))
+    found = weights(workshop.file(Piece((0,), file="onnxruntime_int8", zeros=(0.75,) * 4)))
     weight_IO = found["blocks.0.attn.qkv.weight"]
     assert weight_IO.dtype == np.int8
     assert 0.75 <= (weight_IO == 0).mean() < 0.8
