@@ -9,16 +9,19 @@
     ├── RunError        no run or export where one is needed, a folder that cannot be written
     ├── InterruptedRunError   a run was asked to end, and is saved
     ├── ExportError     the exported file is not the model
-    └── EngineError     an engine is missing, refuses the graph, or died
+    ├── EngineError     an engine is missing, refuses the graph, or died
+    └── RegressionError a benchmark is slower than the one it is compared with
 
 An error is one line that says what is wrong and, as its hint, what to do about it. The command line prints both and
-exits with 1, or where a run was interrupted with 128 and the signal's number. A mistake of our own is an ``assert``,
-never an ``OvitError``.
+exits with the error's ``exit_code``, or where a run was interrupted with 128 and the signal's number. A mistake of our
+own is an ``assert``, never an ``OvitError``.
 """
 
 
 class OvitError(Exception):
     """What is wrong, in one line; ``hint`` says what to do."""
+
+    exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -67,3 +70,9 @@ class ExportError(OvitError):
 
 class EngineError(OvitError):
     """An engine is missing, refuses the graph, or died."""
+
+
+class RegressionError(OvitError):
+    """A benchmark is slower than the one it is compared with."""
+
+    exit_code = 4

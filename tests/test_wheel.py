@@ -54,4 +54,5 @@ def test_the_wheel_holds_the_declarations_and_licences(installed) -> None:
     shipped = installed / "ovit_deploy" / "_shipped"
     for kind in ("recipes", "export", "bench"):
         assert {p.name for p in (ROOT / kind).glob("*.yaml")} <= {p.name for p in (shipped / kind).iterdir()}
+    assert (installed / "ovit_deploy" / "report" / "page.html.j2").is_file()
     assert list(installed.glob("*.dist-info/licenses/**/LICENSE.fashion-mnist"))

@@ -9,6 +9,7 @@
     agreement.py       whether an engine computes the model at all: its logits against ONNX Runtime's
     statistics.py      medians and percentiles
     verdict.py         a speed-up with its interval: faster, slower, equivalent or inconclusive
+    against.py         a result against an earlier one
     hardware.py        what it ran on
     results.py         what comes out, as values and as a JSON file
     pruner.py          the other benchmark: the pruning kernel against its plain form

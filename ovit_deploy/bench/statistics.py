@@ -1,9 +1,12 @@
 """Medians and percentiles of latencies that were measured in blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from ovit_deploy.bench.verdict import RESAMPLES, expanded_tail
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,33 @@ def summarize(blocks_ms: Sequence[Sequence[float]], batch_size: int) -> Latency:
     images_per_s = 1000 * batch_size * len(runs_ms) / runs_ms.sum()
     fastest = runs_ms.min()
     return Latency(len(runs_ms), *(float(value) for value in (median, p90, p99, fastest, images_per_s)))
+
+
+def median_interval(units_ms: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float] | None:
+    """The 95 % bootstrap interval of the median over units of a unit's median, in ms; None for fewer than two units.
+
+    Args:
+        units_ms: latencies in ms, one sequence for each block or process.
+        seed: of the draw.
+    """
+    medians = np.array([np.median(unit) for unit in units_ms])
+    if len(medians) < 2:
+        return None
+    draws = np.random.default_rng(seed).integers(len(medians), size=(RESAMPLES, len(medians)))
+    tail = expanded_tail(len(medians))
+    low, high = np.quantile(np.median(medians[draws], axis=1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def units(blocks: Sequence[Any]) -> list[list[float]]:
+    """Timed runs by unit, from a result's JSON; what lies deeper, such as the blocks of a process, is one unit."""
+    found = [list(_numbers(block)) for block in blocks]
+    return [unit for unit in found if unit]
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    else:
+        yield float(value)

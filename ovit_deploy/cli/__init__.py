@@ -5,8 +5,8 @@
     ovit-deploy bench --engine deepsparse
 
 stdout carries the result (``--json`` for machines), stderr the progress. Exit codes: 0 done, 1 an error that names its
-remedy, 2 wrong usage, 130 interrupted, 143 terminated; a run that was interrupted or terminated is saved, and can be
-resumed.
+remedy, 2 wrong usage, 4 slower than what ``bench --against`` compares with, 130 interrupted, 143 terminated; a run that
+was interrupted or terminated is saved, and can be resumed.
 """
 
 import sys
@@ -23,6 +23,7 @@ from ovit_deploy.cli.explain import explain
 from ovit_deploy.cli.export import export
 from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
+from ovit_deploy.cli.report import report
 from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
 from ovit_deploy.errors import InterruptedRunError, OvitError
@@ -34,7 +35,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), consume_multiple=False),
 )
-for number, verb in enumerate((prune, export, bench, explain, train, evaluate, compare, sensitivity)):
+for number, verb in enumerate((prune, export, bench, explain, report, train, evaluate, compare, sensitivity)):
     app.command(verb, sort_key=number)
 app.command(engines)
 app.command(recipe)
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(128 + error.signal)
     except OvitError as error:
         render.error(error.message, error.hint)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         render.error(f"{where}{error.strerror or error}", "check the path, its permissions and the free space")

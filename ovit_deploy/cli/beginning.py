@@ -21,6 +21,7 @@ class Beginning:
     name: str | None
     memory_budget: int | None
     resume: bool
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Options:
     data: str | None
     name: str | None
     memory_budget: str | None = None
+    device: str | None = None
 
 
 def begin(given: Options, resume: str | None) -> Beginning:
@@ -49,7 +51,7 @@ def begin(given: Options, resume: str | None) -> Beginning:
     if given.recipe is None:
         raise OvitError("neither --recipe nor --resume is given", "for example --recipe recipes/deit_75.yaml")
     recipe = common.read_recipe(given.recipe, given.recipe_arg)
-    return Beginning(recipe, _choice(given, recipe), given.data, given.name, budget, resume=False)
+    return Beginning(recipe, _choice(given, recipe), given.data, given.name, budget, resume=False, device=given.device)
 
 
 def _again(given: Options, resume: str, budget: int | None) -> Beginning:
@@ -69,6 +71,7 @@ def _again(given: Options, resume: str, budget: int | None) -> Beginning:
         resume,
         budget if budget is not None else start.memory_budget,
         resume=True,
+        device=given.device,
     )
 
 

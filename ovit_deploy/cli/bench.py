@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ovit_deploy.cli import bench_tables, render
 from ovit_deploy.engines import ENGINES, inventory
 from ovit_deploy.engines.selection import Selection
-from ovit_deploy.errors import EngineError, OvitError
+from ovit_deploy.errors import EngineError, OvitError, RegressionError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ovit_deploy.bench.against import Against
     from ovit_deploy.bench.latency import Watch
     from ovit_deploy.bench.results import Row
     from ovit_deploy.bench.source import Source
@@ -34,6 +35,7 @@ def bench(
     seed: int | None = None,
     timeout: float | None = None,
     output: Path | None = None,
+    against: Path | None = None,
     json: bool = False,
 ) -> None:
     """Time a sparse model and its dense twin on real engines, each in a process of its own, in turns.
@@ -44,7 +46,7 @@ def bench(
     Example: ovit-deploy bench --engine deepsparse --engine onnxruntime
 
     Args:
-        engine: What runs the model: onnxruntime, openvino, pytorch, deepsparse, or all of those that are here; may be
+        engine: What runs the model: onnxruntime, openvino, pytorch, ovit, deepsparse, or all that are here; may be
             given several times. Options follow a colon: openvino:precision=bf16 (ovit-deploy engines lists them).
             By default onnxruntime.
         model: An .onnx file, or a timm model name to time with random weights.
@@ -58,6 +60,8 @@ def bench(
         seed: Of random weights, random images and the order of measuring; by default 0.
         timeout: Seconds that one step of an engine may take, building included; by default 600.
         output: The JSON file; by default bench.json of the run, or of this folder if there is no run.
+        against: An earlier JSON file, to compare with: the same model, engine, weights, batch size and threads. Exit
+            code 4 if one of them is slower now and the machine is the same.
         json: Print the JSON instead of tables.
     """
     from ovit_deploy.bench.suite import LatencySuite, PrunerMemorySuite, PrunerSuite, load_suite, override
@@ -75,13 +79,15 @@ def bench(
     }
     given = {key: value for key, value in flags.items() if value not in (None, ())}
     declared = override(load_suite(suite) if suite else LatencySuite(), given)
+    if against and not isinstance(declared, LatencySuite):
+        raise OvitError(f"--against with kind: {declared.kind}", "only latencies are compared; leave it out")
     if isinstance(declared, PrunerSuite):
         _bench_pruner(declared, output, json=json)
     elif isinstance(declared, PrunerMemorySuite):
         _bench_pruner_memory(declared, output, json=json)
     else:
         _refuse_contradictions(declared.models, run, given)
-        _bench_latency(declared, run, output, json=json)
+        _bench_latency(declared, run, output, against, json=json)
 
 
 def _engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
@@ -108,9 +114,13 @@ def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict
         raise OvitError("--sparsity: an .onnx file has its own zeros", "give a timm model name, or leave it out")
 
 
-def _bench_latency(suite: "LatencySuite", run: str | None, output: Path | None, *, json: bool) -> None:
+def _bench_latency(
+    suite: "LatencySuite", run: str | None, output: Path | None, against: Path | None, *, json: bool
+) -> None:
+    from ovit_deploy.bench import against as earlier
     from ovit_deploy.bench import hardware, results
 
+    then = earlier.load(against) if against else None
     hardware.require_cores(max(suite.threads))
     before = _machine()
     rows: list[Row] = []
@@ -121,13 +131,20 @@ def _bench_latency(suite: "LatencySuite", run: str | None, output: Path | None, 
     home = sources[0].home if len(sources) == 1 else Path()
     path = output or home / "bench.json"
     result = results.document("latency", suite.model_dump(), before, rows)
+    compared = earlier.compare(result, then, suite.seed) if then else None
+    if compared:
+        result["against"] = {"file": against.name if against else "", **compared.as_dict()}
     results.write(path, result)
     if json:
         render.as_json(result)
     else:
         bench_tables.show_latency(rows, before)
+        if compared and against:
+            bench_tables.show_against(compared, against)
         render.line(f"wrote {path}")
     _require_success(rows)
+    if compared and against:
+        _require_no_slower(compared, against)
 
 
 def _is_file(model: str) -> bool:
@@ -257,6 +274,15 @@ def _watching() -> "Iterator[Watch]":
             bar.update(task, completed=done, total=total, visible=True)
 
         yield Watch(render.note, on_round)
+
+
+def _require_no_slower(compared: "Against", file: Path) -> None:
+    """Raise OvitError if nothing could be compared, RegressionError if something is slower on the same machine."""
+    if not compared.matches:
+        raise OvitError(f"--against {file}: has none of these contestants", "measure the same model, engines and sizes")
+    if compared.slower:
+        which = ", ".join(bench_tables.contestant(match.contestant) for match in compared.slower)
+        raise RegressionError(f"slower than in {file}: {which}", "measure again on an idle machine")
 
 
 def _require_success(rows: "list[Row]") -> None:

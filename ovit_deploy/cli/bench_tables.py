@@ -1,11 +1,13 @@
 """How the results of ``bench`` look: two tables for engines, one for each of the pruner's cases."""
 
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovit_deploy.cli import render
 
 if TYPE_CHECKING:
+    from ovit_deploy.bench.against import Against, Match
     from ovit_deploy.bench.pruner import PrunerResult
     from ovit_deploy.bench.pruning_memory import MemoryRow
     from ovit_deploy.bench.pruning_step import StepResult
@@ -30,6 +32,42 @@ def show_latency(rows: "list[Row]", hardware: dict[str, Any]) -> None:
             _conclude(row)
     render.line("dense twin: the same graph with its zeros filled by random values; ORT: ONNX Runtime")
     render.line(f"on {hardware['cpu']}, {', '.join(hardware['instructions'])}, {load(hardware)}")
+
+
+def show_against(compared: "Against", file: Path) -> None:
+    """What became faster or slower since an earlier result, and what cannot be compared."""
+    columns = ("engine", "weights", "then ms", "now ms", "speed-up", "95 % interval", "verdict")
+    for where, group in groupby(compared.matches, lambda match: _where(match.contestant)):
+        render.table(f"{where}, against {file}", columns, [_match(match) for match in group])
+    for difference in compared.machine:
+        render.line(f"another machine, so speed-ups tell of machines: {difference}")
+    if compared.busy:
+        render.line(f"a busy machine, which no interval accounts for: {'; '.join(compared.busy)}")
+    for difference in compared.software:
+        render.line(f"other versions: {difference}")
+    for one in compared.unmatched:
+        render.line(f"not compared: {contestant(one.contestant)}: {one.why}")
+    render.line()
+
+
+def contestant(named: dict[str, Any]) -> str:
+    """One contestant in words."""
+    return f"{_where(named)}: {named['engine']}, {named['weights']}"
+
+
+def _where(named: dict[str, Any]) -> str:
+    scenario = f"{named['scenario']}, " if named.get("scenario") else ""
+    threads = f"{named['threads']} thread{'s' if named['threads'] > 1 else ''}"
+    return f"{named['model']}: {scenario}batch {named['batch_size']}, {threads}"
+
+
+def _match(match: "Match") -> tuple[str, ...]:
+    times = [f"{figure:.{_digits(figure)}f}" for figure in (match.then_ms, match.now_ms)]
+    found, who = match.speed_up, (match.contestant["engine"], match.contestant["weights"])
+    if found is None:
+        return *who, *times, f"{match.factor:.2f}x", "-", "-"
+    interval = f"{found.low:.2f} to {found.high:.2f}"
+    return *who, *times, f"{found.factor:.2f}x", interval, found.verdict
 
 
 def show_pruner(found: "PrunerResult", suite: "PrunerSuite") -> None:

@@ -192,9 +192,11 @@ def _pruning(line: dict[str, Any]) -> tuple[str, ...]:
 
 def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
     """Run the recipe under watch and tell how it ended."""
+    from ovit_deploy import device
     from ovit_deploy.data import load_data
     from ovit_deploy.finetune.run import run
 
+    where = device.choose(asked.device)
     images = load_data(asked.data)
     with watching() as watchers:
         finished = run(
@@ -205,6 +207,7 @@ def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
             memory_budget=asked.memory_budget,
             watchers=watchers,
             resume=asked.resume,
+            device=where,
         )
     if json:
         render.as_json({"run": str(finished.folder), **finished.facts})

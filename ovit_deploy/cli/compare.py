@@ -30,6 +30,7 @@ def compare(
     seed: int = 0,
     set: tuple[str, ...] = (),  # noqa: A002 - the option's name
     memory_budget: str | None = None,
+    device: str | None = None,
     out: Path = Path("comparison"),
     json: bool = False,
 ) -> None:
@@ -56,6 +57,7 @@ def compare(
         seed: Of the choice of calibration images, and of training.
         set: METHOD.SETTING=VALUE, such as ovit.damping=1e-6; may be given several times.
         memory_budget: What pruning may use, such as 6GB; by default half of the free memory.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
         out: The folder of results.
         json: Print the results as JSON.
     """
@@ -65,6 +67,7 @@ def compare(
     schedule = common.read_recipe(finetune_recipe, [f"num_epochs={finetune:g}"]) if finetune else None
     choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained)
 
+    from ovit_deploy import device as devices
     from ovit_deploy.bench import hardware
     from ovit_deploy.compare import methods as known
     from ovit_deploy.compare import plot, report
@@ -76,11 +79,13 @@ def compare(
 
     limited = known.within(known.named(names), num_images=num_grads, memory_budget=budget)
     chosen = known.with_settings(limited, set)
-    machine, images = hardware.describe(), load_data(data)
-    subject = subject_of(choice, images, targets=params or TARGETS, num_images=num_grads, seed=seed)
+    machine, images, where = hardware.describe(), load_data(data), devices.choose(device)
+    targets = params or TARGETS
+    subject = subject_of(choice, images, targets=targets, num_images=num_grads, seed=seed, device=where)
     about = subject.about | {"training": _training(schedule)}
     recovery = _recovery(schedule, images, subject, seed)
-    place = {"machine": {key: machine[key] for key in ("cpu", "usable_cores")}}  # seconds of two do not mix
+    # seconds of two machines do not mix
+    place = {"machine": {key: machine[key] for key in ("cpu", "usable_cores")} | {"device": devices.describe(where)}}
     study = Study(subject, Journal(out / "cells.jsonl", about | place), recovery, render.note)
     cells, failures = run(study, chosen, wanted)
     told = report.document(

@@ -15,6 +15,7 @@ def evaluate(
     checkpoint: Path | None = None,
     pretrained: bool = False,
     data: str | None = None,
+    device: str | None = None,
     json: bool = False,
 ) -> None:
     """Measure top-1, with its 95 % interval, on the test images of a data set.
@@ -29,6 +30,7 @@ def evaluate(
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
         json: Print the result as JSON.
     """
     if run is not None and (model is not None or checkpoint is not None):
@@ -37,12 +39,14 @@ def evaluate(
         checkpoint = load_run(run_folder(run)).weights
     choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained)
 
+    from ovit_deploy import device as devices
     from ovit_deploy.data import Preprocessing, eval_loader, load_data
     from ovit_deploy.finetune.evaluate import evaluate as measure
 
+    where = devices.choose(device)
     images = load_data(data)
     choice = models.completed(choice, classes=images.classes, channels=images.channels)
-    network = models.build(choice)
+    network = models.build(choice).to(where)
     result = measure(network, eval_loader(images.test, Preprocessing.of(network)))
     zeros = sum(int((p == 0).sum()) for p in network.parameters()) / sum(p.numel() for p in network.parameters())
     facts = result.accuracy.as_dict() | {"loss": result.loss, "zeros": zeros}

@@ -7,10 +7,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ovit_deploy.cli import common, lists, render, target
-from ovit_deploy.cli.beginning import Options, begin
+from ovit_deploy.cli.beginning import Beginning, Options, begin
 from ovit_deploy.errors import OvitError, RecipeError
-from ovit_deploy.models import Choice
-from ovit_deploy.recipe import Recipe
 from ovit_deploy.recipe.sparsifier import Sparsifier
 
 
@@ -30,6 +28,7 @@ def prune(
     levels: str | None = None,
     recipe_arg: tuple[str, ...] = (),
     memory_budget: str | None = None,
+    device: str | None = None,
     resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -57,6 +56,7 @@ def prune(
         levels: Sparsities that a layer may get, with commas between, besides none.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         memory_budget: What pruning may use, such as 6GB; by default half of the free memory.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline and the matched layers, and stop.
         json: Print the facts of the run as JSON.
@@ -71,7 +71,7 @@ def prune(
         raise OvitError(
             f"--sweep with {'--dry-run' if dry_run else '--resume'}: these do not go together", "give one of them"
         )
-    given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget)
+    given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget, device)
     asked = begin(given, resume)
     read = asked.recipe
     if not any(isinstance(modifier, Sparsifier) for modifier in read.modifiers):
@@ -84,30 +84,32 @@ def prune(
         common.show_plan(read, asked.choice)
         return
     if wanted:
-        _sweep(read, asked.choice, data, wanted, name=name, memory_budget=asked.memory_budget, json=json)
+        _sweep(asked, wanted, json=json)
         return
     common.carry_out(asked, json=json)
     if not json:
         render.next_command("ovit-deploy export --onnx")
 
 
-def _sweep(
-    recipe: Recipe,
-    choice: Choice,
-    data: str | None,
-    sparsities: tuple[float, ...],
-    *,
-    name: str | None,
-    memory_budget: int | None,
-    json: bool,
-) -> None:
+def _sweep(asked: Beginning, sparsities: tuple[float, ...], *, json: bool) -> None:
     """A run for each sparsity under watch; tells how they ended."""
+    from ovit_deploy import device
     from ovit_deploy.data import load_data
     from ovit_deploy.finetune.sweep import sweep
 
-    images = load_data(data)
+    where = device.choose(asked.device)
+    images = load_data(asked.data)
     with common.watching() as watchers:
-        runs = sweep(recipe, choice, images, sparsities, name=name, memory_budget=memory_budget, watchers=watchers)
+        runs = sweep(
+            asked.recipe,
+            asked.choice,
+            images,
+            sparsities,
+            name=asked.name,
+            memory_budget=asked.memory_budget,
+            watchers=watchers,
+            device=where,
+        )
     if json:
         render.as_json([{"run": str(finished.folder), **finished.facts} for finished in runs])
         return

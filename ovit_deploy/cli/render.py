@@ -36,6 +36,11 @@ def as_json(value: Any) -> None:
     out.print_json(json.dumps(value)) if out.is_terminal else print(json.dumps(value, indent=2), file=out.file)
 
 
+def verbatim(text: str) -> None:
+    """A result that is a file of its own, as it is."""
+    print(text, end="", file=out.file)
+
+
 def next_command(command: str) -> None:
     """What a user would type next."""
     out.print(f"next: [bold]{escape(command)}[/bold]")

@@ -25,6 +25,7 @@ def sensitivity(
     damping: float = 1e-8,
     seed: int = 0,
     memory_budget: str | None = None,
+    device: str | None = None,
     out: Path = Path("sensitivity"),
     json: bool = False,
 ) -> None:
@@ -49,12 +50,14 @@ def sensitivity(
         damping: Added to their diagonal.
         seed: Of the choice of calibration images.
         memory_budget: What Fisher matrices may use, such as 6GB; by default half of the free memory.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
         out: The folder of results.
         json: Print the results as JSON.
     """
     budget, wanted = common.parse_bytes(memory_budget), lists.sparsities(sparsities, "--sparsities")
     choice = models.choose(model, checkpoint=checkpoint, pretrained=pretrained)
 
+    from ovit_deploy import device as devices
     from ovit_deploy.bench import hardware
     from ovit_deploy.compare import report
     from ovit_deploy.compare.methods import settings
@@ -65,7 +68,9 @@ def sensitivity(
 
     method = OViT(block_size=block_size, num_grads=num_grads, damping=damping, memory_budget=budget)
     machine, images = hardware.describe(), load_data(data)
-    subject = subject_of(choice, images, targets=params or TARGETS, num_images=num_grads, seed=seed)
+    subject = subject_of(
+        choice, images, targets=params or TARGETS, num_images=num_grads, seed=seed, device=devices.choose(device)
+    )
     points = run(subject, method, wanted, measure=measure, report=render.note)
     told = report.document(
         "sensitivity",
@@ -88,7 +93,7 @@ def sensitivity(
 
 def _draw(out: Path, points: "list[Point]", sparsities: tuple[float, ...], title: str) -> None:
     """The heat-map: of what was measured where it was, else of the prediction."""
-    from ovit_deploy.compare import heatmap
+    from ovit_deploy.drawing import heatmap
 
     measured = points[0].measured_loss is not None
     rows = {
@@ -96,7 +101,8 @@ def _draw(out: Path, points: "list[Point]", sparsities: tuple[float, ...], title
         for layer, own in _by_layer(points).items()
     }
     legend = f"{'measured' if measured else 'predicted'} increase of the calibration loss"
-    checkpoints.write(out / "heatmap.svg", heatmap.figure(rows, sparsities, title, legend))
+    heads = [f"{100 * sparsity:g} %" for sparsity in sparsities]
+    checkpoints.write(out / "heatmap.svg", heatmap.figure(rows, heads, title, legend))
 
 
 def _by_layer(points: "list[Point]") -> "dict[str, list[Point]]":

@@ -38,6 +38,7 @@ def goal_of(latency: str, engine: str, sparsities: str | None) -> "Goal":
 
 def prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, dry_run: bool, json: bool) -> None:
     """Choose, prune by the choice, export, and measure what was reached."""
+    from ovit_deploy import device
     from ovit_deploy.bench import hardware
     from ovit_deploy.data import load_data
     from ovit_deploy.explain.table import latency_table
@@ -53,8 +54,16 @@ def prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, d
     with TemporaryDirectory(prefix="ovit-target-") as folder:
         bench = _bench(choice, Path(folder), batch_size=batch_size, threads=threads)
         table = latency_table(bench, form, pattern=pattern, sparsities=goal.sparsities)
-    budget = asked.memory_budget
-    found = aim(asked.recipe, choice, data, table, goal, memory_budget=budget, report=render.note)
+    found = aim(
+        asked.recipe,
+        choice,
+        data,
+        table,
+        goal,
+        memory_budget=asked.memory_budget,
+        device=device.choose(asked.device),
+        report=render.note,
+    )
     show_plan(found, goal)
     if dry_run:
         return

@@ -15,6 +15,7 @@ def train(
     data: str | None = None,
     name: str | None = None,
     recipe_arg: tuple[str, ...] = (),
+    device: str | None = None,
     resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -33,11 +34,12 @@ def train(
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
         name: Of the run; by default the recipe's name and the time.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline, and stop.
         json: Print the facts of the run as JSON.
     """
-    asked = begin(Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name), resume)
+    asked = begin(Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device), resume)
     if dry_run:
         common.show_plan(asked.recipe, asked.choice)
         return

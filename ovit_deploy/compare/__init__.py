@@ -7,7 +7,7 @@
     recover.py      the gradual twin: some epochs of training for every cell
     sensitivity.py  layers x sparsities -> loss, predicted and measured                      ``ovit-deploy sensitivity``
     report.py       results as JSON, and in which order tables tell them
-    plot.py         accuracy over sparsity as SVG; heatmap.py layers by sparsities; svg.py what the two share
+    plot.py         accuracy over sparsity as SVG
 
 Stands above finetune and bench: it trains and evaluates by the one and describes the machine by the other.
 """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ovit_deploy import device as devices
 from ovit_deploy import models
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all
 from ovit_deploy.errors import RecipeError
@@ -43,7 +44,15 @@ class Subject:
     about: dict[str, Any]
 
 
-def subject_of(choice: Choice, data: ImageData, *, targets: Sequence[str], num_images: int, seed: int) -> Subject:
+def subject_of(
+    choice: Choice,
+    data: ImageData,
+    *,
+    targets: Sequence[str],
+    num_images: int,
+    seed: int,
+    device: torch.device | None = None,
+) -> Subject:
     """Build the model and choose the images.
 
     Args:
@@ -52,13 +61,14 @@ def subject_of(choice: Choice, data: ImageData, *, targets: Sequence[str], num_i
         targets: Selectors of the weights to prune, as ``params`` of a recipe.
         num_images: Calibration images.
         seed: Of their choice.
+        device: Where the model computes, by default what `device.choose` says.
 
     Raises:
         OvitError: The model cannot be built, a selector matches nothing, or there are too few images.
     """
     seed_all(Chance.START, seed)
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
-    model = models.build(choice)
+    model = models.build(choice).to(device or devices.choose(None))
     parameters = dict(model.named_parameters())
     try:
         names = match(targets, {name: tuple(p.shape) for name, p in parameters.items()})

@@ -5,6 +5,7 @@
     openvino.py
     pytorch.py
     deepsparse.py
+    ovit.py          our own: sparse/
     selection.py     an engine with values for its options, as one word: openvino:precision=bf16
     inventory.py     which engines are here, in which version, and how to install the others
     environments.py  which Python runs an engine; makes DeepSparse's own environment on first use
@@ -12,9 +13,9 @@
     process.py       the parent's handle of it: a crash, a hang or a refusal becomes an EngineError
 
 The files that the child imports (base, the runtimes, worker) keep to the standard library, numpy and syntax
-of Python 3.8, because the child may live in a foreign environment; PyTorch's alone lives in ours for certain
-and builds its model with ``ovit_deploy.models``. To add an engine: one file with a class ``Engine``, and its
-traits below.
+of Python 3.8, because the child may live in a foreign environment. Two live in ours for certain: PyTorch's builds
+its model with ``ovit_deploy.models``, and ours reads graphs with onnx. To add an engine: one file with a class
+``Engine``, and its traits below.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ ENGINES = {
         reads="checkpoint",
         variables={"TORCHINDUCTOR_COMPILE_THREADS": "1"},
         options={"precision": PRECISION, "compile": COMPILE},
+    ),
+    "ovit": Traits(
+        package="ovit-deploy",
+        licence="MIT",
+        install="install a C++17 compiler, then pip install ovit-deploy from its sources",
+        compiled="sparse/_native_portable.so",
     ),
     "deepsparse": Traits(
         package="deepsparse",

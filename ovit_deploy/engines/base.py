@@ -71,6 +71,8 @@ class Traits:
         pins: what pip installs into its own environment; empty if it lives in ours.
         variables: environment variables set before its runtime is imported.
         options: by name.
+        compiled: a file in this folder that is made when the package is installed, where there is a compiler; the
+            engine is here if the file is.
     """
 
     package: str
@@ -82,6 +84,7 @@ class Traits:
     pins: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
     options: dict[str, Option] = field(default_factory=dict)
+    compiled: str | None = None
 
     def __post_init__(self) -> None:
         assert self.reads in READS

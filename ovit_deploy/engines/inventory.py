@@ -45,6 +45,8 @@ def status(engine: str) -> Status:
     traits = ENGINES[engine]
     place = location(engine) if traits.pins else None
     version = _version_in(place, traits) if place else _own_version(traits.package)
+    if traits.compiled is not None and not (Path(__file__).parent / traits.compiled).is_file():
+        version = None
     return Status(engine, version, traits.licence, traits.install, traits.reads, place, traits.options)
 
 

@@ -8,6 +8,7 @@ from ovit_deploy.engines.selection import Selection
 from ovit_deploy.explain.forms import Form
 
 HIGHER = 0.9
+SKIP_ZEROS = ("deepsparse", "ovit")
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 
@@ -31,7 +32,7 @@ def _elsewhere(asked: Form) -> list[Form]:
         if name == here or traits.reads != "onnx" or not inventory.status(name).present:
             continue
         found += [Form(name), Form(name, precision="int8")]
-        if name == "deepsparse":
+        if name in SKIP_ZEROS:
             found += [replace(asked, engine=name, pattern="unstructured")]
         if name == "openvino" and BFLOAT16 & cpu_flags():
             found += [Form("openvino:precision=bf16")]

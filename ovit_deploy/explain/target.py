@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
+import torch
+
 from ovit_deploy import models
 from ovit_deploy.compare.sensitivity import Point, sensitivity
-from ovit_deploy.compare.subject import subject_of
+from ovit_deploy.compare.subject import Subject, subject_of
 from ovit_deploy.data import ImageData
 from ovit_deploy.errors import PruningError, RecipeError
 from ovit_deploy.explain.forms import Form
@@ -103,6 +105,7 @@ def aim(
     goal: Goal,
     *,
     memory_budget: int | None = None,
+    device: torch.device | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Aim:
     """Choose sparsities of layers for a time.
@@ -114,6 +117,7 @@ def aim(
         table: What layers save.
         goal: Time, and sparsities that the table has.
         memory_budget: Of pruning, in bytes.
+        device: Where gradients are taken, by default what `device.choose` says.
         report: Told what goes on.
 
     Raises:
@@ -127,7 +131,10 @@ def aim(
     modifier, method = _pruner(recipe, memory_budget)
     names = _targets(recipe, modifier, models.shapes(choice))
     _require_reachable(table, names, goal)
-    points = _points(recipe, modifier, method, choice, data, names, goal.sparsities, report)
+    subject = subject_of(
+        choice, data, targets=names, num_images=modifier.num_images, seed=recipe.training.seed, device=device
+    )
+    points = _points(subject, modifier, method, goal.sparsities, report)
     options = _options(points, table)
     (plan,) = plans(options, [goal.target_ms], fixed_ms=table.dense_ms)
     best = front(options, fixed_ms=table.dense_ms)
@@ -175,17 +182,13 @@ def _targets(recipe: Recipe, modifier: PruningModifier, shapes: Mapping[str, tup
 
 
 def _points(
-    recipe: Recipe,
+    subject: Subject,
     modifier: GradientPruningModifier,
     method: OViT | WoodFisher | MFAC,
-    choice: Choice,
-    data: ImageData,
-    names: Sequence[str],
     sparsities: Sequence[float],
     report: Callable[[str], None],
 ) -> list[Point]:
     """Predicted losses of every layer at every sparsity, from one pass over the gradients."""
-    subject = subject_of(choice, data, targets=names, num_images=modifier.num_images, seed=recipe.training.seed)
     teacher = copy.deepcopy(subject.model) if modifier.labels == "teacher" else None
     subject = replace(subject, calibration=calibrated(modifier, subject.calibration, teacher))
     return sensitivity(subject, method, sparsities, report=report)  # type: ignore[arg-type]

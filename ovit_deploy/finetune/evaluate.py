@@ -46,13 +46,14 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-    """Accuracy and loss of ``model`` in eval mode; its training flag is put back."""
-    training = model.training
+    """Accuracy and loss of ``model`` in eval mode, where its weights are; its training flag is put back."""
+    training, device = model.training, next(model.parameters()).device
     model.eval()
     correct = total = 0
     loss = 0.0
     for images, labels in batches:
-        logits = model(images)
+        labels = labels.to(device)
+        logits = model(images.to(device))
         correct += int((logits.argmax(1) == labels).sum())
         loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)

@@ -3,7 +3,7 @@
 ``resume/start.json``: the recipe's text and overrides, the model and where its weights come from, the data set's name,
 and the fingerprint. Equal fingerprints mean equal recipes, starting weights, images (as far as data/identity.py looks)
 and versions of all that computes, so that the run ends with the weights of one that was never cut off, down to the bit,
-on the same kind of processor with the same number of threads.
+on the same kind of processor with the same number of threads (on CUDA that has not been tried).
 """
 
 import difflib
@@ -22,6 +22,7 @@ from ovit_deploy import checkpoint
 from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.data import ImageData
 from ovit_deploy.data.identity import identity
+from ovit_deploy.device import describe
 from ovit_deploy.errors import RunError
 from ovit_deploy.finetune import tree
 from ovit_deploy.models import Choice
@@ -68,7 +69,9 @@ class Start:
             "data": identity(data),
             "versions": versions(),
         }
-        machine = {"threads": torch.get_num_threads(), "processor": platform.processor() or platform.machine()}
+        device = describe(next(model.parameters()).device)
+        processor = platform.processor() or platform.machine()
+        machine = {"device": device, "threads": torch.get_num_threads(), "processor": processor}
         return cls(written, named, data.source, memory_budget, json.loads(json.dumps(fingerprint)), machine)
 
     @classmethod

@@ -85,12 +85,13 @@ def train(
     steps_per_epoch = len(loader)
     num_steps = round(timeline.num_epochs * steps_per_epoch)
     objective = Objective(state, teacher, training)
-    mix = mixing(training, getattr(state.model, "num_classes", 0))
+    classes: Any = getattr(state.model, "num_classes", 0)
+    mix = mixing(training, classes)
     at = Standing(state, average)
     if start is not None:
         at.put_back(start, timeline, 1 / steps_per_epoch)
     act = _Actor(at, timeline, steps_per_epoch, training.seed, record, save)
-    batches = train_batches(loader, first_step=at.step)
+    batches, device = train_batches(loader, first_step=at.step), next(state.model.parameters()).device
     sparsity = masks.sparsity(state.masks)
     for step in range(at.step, num_steps):
         epoch = step / steps_per_epoch
@@ -99,7 +100,7 @@ def train(
         rate = timeline.learning_rate(epoch, 1 / steps_per_epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
-        images, targets = next(batches)
+        images, targets = (part.to(device) for part in next(batches))
         seed_all(Chance.STEP, training.seed, step)
         images, targets = mix(images, targets) if mix else (images, targets)
         state.model.train()

@@ -1,6 +1,5 @@
 """The optimizer of a recipe: timm's, and which parameters decay and how fast each layer learns."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ def optimizer_for(model: nn.Module, training: Training) -> torch.optim.Optimizer
 
 
 def _groups(model: nn.Module, training: Training) -> list[dict[str, Any]]:
-    own: Callable[[], Iterable[str]] = getattr(model, "no_weight_decay", tuple)
+    own: Any = getattr(model, "no_weight_decay", tuple)
     exempt = {*own(), *training.no_decay}
     if training.layer_decay is None:
         return param_groups_weight_decay(model, training.weight_decay, no_weight_decay_list=exempt)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ovit_deploy import checkpoint, models, working_folder
+from ovit_deploy import device as devices
 from ovit_deploy.checkpoint import RUNS, ModelSpec
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all, train_loader
 from ovit_deploy.finetune import generations, loop, masks
@@ -62,6 +63,7 @@ def run(
     watchers: Watchers | None = None,
     methods: Mapping[str, Method] | None = None,
     resume: bool = False,
+    device: torch.device | None = None,
 ) -> Finished:
     """Carry out ``recipe`` and leave the result in ``runs/<name>``.
 
@@ -75,6 +77,7 @@ def run(
         watchers: who is told how it goes.
         methods: what prunes, by the place of a modifier, instead of what it stands for; such a run cannot be resumed.
         resume: go on with the run ``name`` that was cut off.
+        device: where the model computes, by default what `device.choose` says.
 
     Raises:
         InterruptedRunError: SIGINT or SIGTERM came; the run is saved.
@@ -83,7 +86,8 @@ def run(
     watchers = watchers or Watchers()
     seed_all(Chance.START, recipe.training.seed)
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
-    model = models.build(choice)
+    device = device or devices.choose(None)
+    model = models.build(choice).to(device)
     plan = timeline(recipe)
     targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()})
     teacher = _teacher(model, plan)
@@ -95,7 +99,10 @@ def run(
     name = name or f"{recipe.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     noting = noting_signals() if not methods else contextlib.nullcontext(Asked())
     with noting as asked, working_folder.new_run(name, runs, resume=resume) as folder:
-        watchers.report(f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs")
+        watchers.report(
+            f"{choice.spec.name} on {data.name}: {len(loader)} steps an epoch, {plan.num_epochs:g} epochs, "
+            f"on {devices.describe(device)}"
+        )
         start = Start.of(recipe, choice, data, model, memory_budget)
         kept = folder / RESUME
         saved = None
@@ -174,6 +181,7 @@ def _facts(
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": recipe.name,
+        "recipe_args": recipe.overrides,
         "model": {"name": choice.spec.name, "kwargs": choice.spec.kwargs, "parameters": total},
         "weights": _origin(choice),
         "data": data.name,
@@ -191,7 +199,11 @@ def _facts(
         "prunings": state.prunings,
         "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
         "versions": versions(),
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": psutil.cpu_count(logical=False),
+            "device": devices.describe(next(state.model.parameters()).device),
+        },
     }
 
 

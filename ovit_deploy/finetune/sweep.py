@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import torch
+
 from ovit_deploy.checkpoint import RUNS
 from ovit_deploy.data import ImageData
 from ovit_deploy.errors import RecipeError, RunError
@@ -26,6 +28,7 @@ def sweep(
     runs: Path = RUNS,
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
+    device: torch.device | None = None,
 ) -> list[Finished]:
     """Carry out ``recipe`` once for each sparsity, into ``runs/<name>-50`` and so on.
 
@@ -40,6 +43,7 @@ def sweep(
         runs: the folder of all runs.
         memory_budget: bytes that pruning may use.
         watchers: who is told how it goes.
+        device: where the model computes.
 
     Raises:
         RecipeError: the recipe prunes several times, or not at the start.
@@ -63,6 +67,7 @@ def sweep(
             memory_budget=memory_budget,
             watchers=watchers,
             methods=methods,
+            device=device,
         )
         for point, each in zip(points, names, strict=True)
     ]
@@ -83,7 +88,7 @@ def at_sparsity(recipe: Recipe, modifier: PruningModifier, sparsity: float) -> R
         ) from error
     modifiers = tuple(other if one is modifier else one for one in recipe.modifiers)
     changed = recipe.model_copy(update={"modifiers": modifiers})
-    return changed.model_copy(update={"text": write(changed, header_of(recipe.text))})
+    return changed.model_copy(update={"text": write(changed, header_of(recipe.text)), "overrides": {}})
 
 
 def _one_shot(recipe: Recipe) -> PruningModifier:

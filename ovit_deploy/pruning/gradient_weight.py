@@ -11,7 +11,6 @@ The saliencies of a group that goes whole (patterns.py) add up.
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Rule
 from ovit_deploy.pruning.fisher import Span, each_gradient
 from ovit_deploy.pruning.magnitude import prune_by_losses
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, target_weights
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, budget_for, target_weights
 from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.pruning.second_order import check_gradients, check_rule, required
 from ovit_deploy.pruning.spread import FREE, Spread
@@ -72,7 +71,7 @@ class GradientWeight:
         check_gradients(model, masks, calibration, self.num_grads)
         if report:
             report(f"{self.num_grads} gradients of {len(masks)} weights")
-        budget = psutil.virtual_memory().available // 2 if self.memory_budget is None else self.memory_budget
+        budget = budget_for(model, self.memory_budget)
         return absolute_gradients(model, masks, calibration, num_grads=self.num_grads, work_bytes=budget)
 
     def choose(

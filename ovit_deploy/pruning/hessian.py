@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.gradients import Layer, frozen, layer_of, tokens
-from ovit_deploy.pruning.method import Calibration, Report
+from ovit_deploy.pruning.method import Calibration, Report, budget_for
 from ovit_deploy.pruning.samples import take
 
 # Patches of a convolution are unfolded in pieces of about this size.
@@ -97,7 +96,7 @@ def input_hessians(
         PruningError: A layer is of another kind, does not run, has inputs that are not finite, or does not fit in the
             budget.
     """
-    budget = psutil.virtual_memory().available // 2 if memory_budget is None else memory_budget
+    budget = budget_for(model, memory_budget)
     passes = plan({name: hessian_bytes(layer_of(model, name)) for name in names}, budget, copies)
     for number, group in enumerate(passes, start=1):
         report(f"inputs of {len(group)} layers over {images.num_samples} images, pass {number} of {len(passes)}")

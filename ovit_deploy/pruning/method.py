@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ovit_deploy.device import free_memory
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.loss import HARD, Loss
 from ovit_deploy.pruning.ranks import ALONE, Ranks
@@ -44,6 +45,11 @@ class Calibration:
     def num_gradients(self) -> int:
         """How many gradients one pass gives."""
         return self.num_samples // self.images_per_gradient
+
+
+def budget_for(model: nn.Module, memory_budget: int | None) -> int:
+    """Bytes that pruning may use: ``memory_budget``, else half of what is free where the model's weights are."""
+    return free_memory(next(model.parameters()).device) // 2 if memory_budget is None else memory_budget
 
 
 @dataclass(frozen=True)

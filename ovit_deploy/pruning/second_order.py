@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-import psutil
 from torch import nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.allocation import Rule, allocate
 from ovit_deploy.pruning.damping import check_damping
 from ovit_deploy.pruning.gradients import check_against_autograd
-from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, write
+from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, budget_for, write
 from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.pruning.samples import take, too_few
 from ovit_deploy.pruning.scheme import Scheme
@@ -107,7 +106,6 @@ def problem_of(
     spill: Path | None = None,
 ) -> Problem:
     """The model as it is now, to be taken through elimination."""
-    budget = settings.memory_budget
     return Problem(
         model,
         masks,
@@ -115,7 +113,7 @@ def problem_of(
         num_grads=settings.num_grads,
         block_size=settings.block_size,
         damping=settings.damping,
-        memory_budget=psutil.virtual_memory().available // 2 if budget is None else budget,
+        memory_budget=budget_for(model, settings.memory_budget),
         report=report or (lambda text: None),
         scheme=scheme,
         spread=settings.spread,

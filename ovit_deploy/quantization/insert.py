@@ -92,12 +92,13 @@ def insert(model: nn.Module, quantization: Quantization) -> list[str]:
     chosen = [(name, module) for name, module in model.named_modules() if _is_chosen(name, module, quantization)]
     if not chosen:
         raise ModelError("the recipe quantizes no layer of the model", "mend submodules and ignore")
-    for name, module in chosen:
-        scheme = _scheme(name, module, quantization)
-        if type(module) is Attention:
-            _quantize_products(module, scheme.input_activations)
-        else:
-            _quantize_layer(module, scheme)
+    with next(model.parameters()).device:  # where new modules are made
+        for name, module in chosen:
+            scheme = _scheme(name, module, quantization)
+            if type(module) is Attention:
+                _quantize_products(module, scheme.input_activations)
+            else:
+                _quantize_layer(module, scheme)
     return [name for name, _ in chosen]
 
 
@@ -108,8 +109,9 @@ def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Non
     model.eval()
     for quantizer in _quantizers(model):
         quantizer.train()
+    device = next(model.parameters()).device
     for images, _ in batches:
-        model(images)
+        model(images.to(device))
     model.train(training)
 
 

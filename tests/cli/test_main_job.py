@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -84,6 +85,18 @@ def test_bench_times_the_newest_export(workplace) -> None:
     done = ovit("bench", "--engine", "onnxruntime", "--iterations", "20", "--json", cwd=workplace)
     told = json.loads(done.stdout)
     assert "onnxruntime" in json.dumps(told)
+
+
+def test_report_shows_the_newest_run_on_one_page(workplace) -> None:
+    assert "wrote runs/first/report.html" in ovit("report", cwd=workplace).stdout
+    root = ElementTree.parse(workplace / "runs/first/report.html").getroot()
+    shown = " ".join(root.itertext())
+    facts = json.loads((workplace / "runs/first/run.json").read_text())
+    assert f"{100 * facts['final']['top1']:.2f}" in shown
+    assert "ovit-deploy prune --recipe short.yaml --name first" in shown
+    assert "ovit-deploy export --onnx --run first --profile deepsparse" in shown
+    (training,) = [figure for figure in root.iter("figure") if "training as it went" in "".join(figure.itertext())]
+    assert "training loss" in "".join(training.itertext())
 
 
 def test_evaluate_measures_the_newest_run(workplace) -> None:

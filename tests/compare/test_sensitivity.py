@@ -6,9 +6,9 @@ import pytest
 import torch
 from cases import full_masks, tiny_calibration, tiny_vit
 
-from ovit_deploy.compare import heatmap
 from ovit_deploy.compare.sensitivity import sensitivity
 from ovit_deploy.compare.subject import Subject
+from ovit_deploy.drawing import heatmap
 from ovit_deploy.errors import OvitError
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.pruning import OViT, apply
@@ -78,7 +78,7 @@ def test_a_mistake_is_told_before_anything_is_written(ovit, workplace) -> None:
 
 
 def test_the_heatmap_is_darkest_where_most_is_lost() -> None:
-    drawn = heatmap.figure({"first": [1e-6, 1e-3], "<second>": [0.0, 1.0]}, [0.5, 0.9], "title", "legend")
+    drawn = heatmap.figure({"first": [1e-6, 1e-3], "<second>": [0.0, 1.0]}, ["50 %", "90 %"], "title", "legend")
     boxes = ElementTree.fromstring(drawn).findall("{http://www.w3.org/2000/svg}rect")
     brightness = [sum(map(int, box.attrib["fill"][4:-1].split(","))) for box in boxes]
     assert brightness[0] == brightness[2] > brightness[1] > brightness[3]

@@ -7,7 +7,7 @@ import pytest
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.lint import lint
 from ovit_deploy.recipe.load import parse_recipe
-from ovit_deploy.recipe.picture import svg
+from ovit_deploy.recipe.picture import figure
 from ovit_deploy.recipe.planning import events
 from ovit_deploy.recipe.timeline import Densify, Prune, Regrow, Score, timeline
 
@@ -105,6 +105,6 @@ def test_plan_picture_and_lint_know_them() -> None:
         (6, "prune", 0.5),
     ]
     assert (18, "regrow", 0.5) in told
-    assert svg(timeline(read), "a").startswith("<svg")
+    assert figure(timeline(read), "a").startswith("<svg")
     codes = {finding.code for finding in lint(text, source="r.yaml", shapes=shapes, steps_per_epoch=10)}
     assert {"past-end", "sparsity-falls"} <= codes

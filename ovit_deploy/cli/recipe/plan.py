@@ -43,7 +43,7 @@ def plan(
     told = planning.events(read, steps_per_epoch=steps_per_epoch, targets=targets, shapes=shapes)
     size = None if shapes is None or targets is None else planning.final_size(read, targets, shapes)
     if plot is not None:
-        drawn = picture.svg(timeline(read), read.name, steps_per_epoch=steps_per_epoch or 100)
+        drawn = picture.figure(timeline(read), read.name, steps_per_epoch=steps_per_epoch or 100)
         checkpoints.write(plot, drawn)
         render.note(f"wrote {plot}")
     if json:

@@ -1,9 +1,9 @@
-"""The picture of a sensitivity: layers by sparsities, darker where more is lost, one SVG file."""
+"""Rows by columns, darker where there is more, one SVG file."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from ovit_deploy.compare import svg
+from ovit_deploy.drawing import svg
 
 _CELL_WIDTH, _CELL_HEIGHT, _TOP, _MARGIN = 74, 20, 64, 16
 _LETTER = 6.6  # pixels a letter of a label takes, about
@@ -11,16 +11,23 @@ _SCALE = ((255, 247, 188), (254, 196, 79), (236, 112, 20), (153, 52, 4))  # Colo
 
 
 def figure(
-    rows: Mapping[str, Sequence[float]], columns: Sequence[float], title: str, legend: str, *, logarithmic: bool = True
+    rows: Mapping[str, Sequence[float]],
+    columns: Sequence[str],
+    title: str,
+    legend: str,
+    *,
+    logarithmic: bool = True,
+    shown: str = ".2g",
 ) -> str:
     """The text of the SVG file.
 
     Args:
-        rows: A layer's values, one a column.
-        columns: Sparsities.
+        rows: The values of each row, one a column; NaN where there is none.
+        columns: Their heads.
         title: Above the picture.
         legend: What the numbers are.
         logarithmic: Whether colours follow the logarithm of the values; those of 0 and below are the lightest then.
+        shown: How a value is written.
     """
     left = _MARGIN + _LETTER * max(map(len, rows))
     width = max(left + _CELL_WIDTH * len(columns), _LETTER * 1.25 * max(len(title), len(legend))) + _MARGIN
@@ -28,21 +35,23 @@ def figure(
     shades = _shades([value for values in rows.values() for value in values], logarithmic=logarithmic)
     parts = [svg.text(_MARGIN, 22, title, "title"), svg.text(_MARGIN, 40, legend, "faint")]
     for at, column in enumerate(columns):
-        parts.append(svg.text(left + (at + 0.5) * _CELL_WIDTH, _TOP - 6, f"{100 * column:g} %", "middle"))
+        parts.append(svg.text(left + (at + 0.5) * _CELL_WIDTH, _TOP - 6, column, "middle"))
     for number, (name, values) in enumerate(rows.items()):
         y = _TOP + number * _CELL_HEIGHT
         parts.append(svg.text(left - 8, y + 14, name, "right"))
         for at, value in enumerate(values):
-            parts += _cell(left + at * _CELL_WIDTH, y, value, shades(value))
+            parts += _cell(left + at * _CELL_WIDTH, y, value, shades(value), shown)
     return svg.document(width, height, title, parts)
 
 
-def _cell(x: float, y: float, value: float, share: float) -> list[str]:
+def _cell(x: float, y: float, value: float, share: float, shown: str) -> list[str]:
+    if math.isnan(value):
+        return [svg.text(x + _CELL_WIDTH / 2, y + 14, "-", "middle faint")]
     red, green, blue = _colour(share)
     ink = "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
     size = f'width="{_CELL_WIDTH - 1}" height="{_CELL_HEIGHT - 1}"'
     box = f'<rect x="{x:.1f}" y="{y}" {size} fill="rgb({red},{green},{blue})"/>'
-    return [box, svg.text(x + _CELL_WIDTH / 2, y + 14, f"{value:.2g}", "middle", style=f"fill:{ink}")]
+    return [box, svg.text(x + _CELL_WIDTH / 2, y + 14, format(value, shown), "middle", style=f"fill:{ink}")]
 
 
 def _shades(values: Sequence[float], *, logarithmic: bool) -> Callable[[float], float]:

@@ -7,17 +7,18 @@ from html import escape
 _STYLE = (
     "svg{background:#fff}text{font:12px sans-serif;fill:#24292f}.faint{fill:#57606a}.right{text-anchor:end}"
     ".middle{text-anchor:middle}.title{font-size:14px;font-weight:bold}.axis{stroke:#8c959f;fill:none}"
-    ".grid{stroke:#d8dee4;fill:none}.halo{stroke:#fff}"
+    ".grid{stroke:#d8dee4;fill:none}.halo{stroke:#fff}.ground{fill:#fff}"
     "@media (prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#e6edf3}.faint{fill:#8b949e}"
-    ".axis{stroke:#6e7681}.grid{stroke:#30363d}.halo{stroke:#0d1117}}"
+    ".axis{stroke:#6e7681}.grid{stroke:#30363d}.halo{stroke:#0d1117}.ground{fill:#0d1117}}"
 )
 
 
 def document(width: float, height: float, title: str, parts: Iterable[str]) -> str:
     """The text of an SVG file."""
+    size = f'width="{width:g}" height="{height:g}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width:g} {height:g}" role="img">',
             f"<title>{escape(title)}</title><style>{_STYLE}</style>",
             *parts,
             "</svg>\n",
