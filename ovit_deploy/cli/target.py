@@ -1,6 +1,8 @@
 """``ovit-deploy prune --target-latency``: the sparsities that reach a time, the run, and what its export then takes."""
 
 import re
+import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,42 +40,49 @@ def goal_of(latency: str, engine: str, sparsities: str | None) -> "Goal":
 
 def prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, dry_run: bool, json: bool) -> None:
     """Choose, prune by the choice, export, and measure what was reached."""
-    from ovit_deploy import device
-    from ovit_deploy.bench import hardware
-    from ovit_deploy.data import load_data
-    from ovit_deploy.explain.table import latency_table
-    from ovit_deploy.explain.target import aim, measurable
+    with redirect_stdout(sys.stderr) if json else nullcontext():  # stdout is for the JSON then
+        told = _prune_to(goal, asked, batch_size=batch_size, threads=threads, dry_run=dry_run)
+    if json:
+        render.as_json(told)
+
+
+def _prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, dry_run: bool) -> dict[str, Any]:
+    from ovit_deploy.bench import hardware, results
 
     hardware.require_cores(threads)
     machine = hardware.describe()
     if hardware.is_busy(machine):
         render.warning(f"{bench_tables.load(machine)}: latencies will be too long; end other work first")
+    found = _aim(goal, asked, batch_size=batch_size, threads=threads)
+    show_plan(found, goal)
+    told = _document(found, goal, machine, batch_size=batch_size, threads=threads)
+    if dry_run:
+        return told
+    finished = common.carry_out(replace(asked, recipe=found.recipe), json=False)
+    export(run=str(finished.folder), data=asked.data)
+    sparse, dense = _measured(finished.folder, goal.engine, batch_size=batch_size, threads=threads)
+    told |= {"measured": {"sparse": asdict(sparse), "dense": asdict(dense)}}
+    results.write(finished.folder / "latency.json", told)
+    _draw(finished.folder, found, goal, sparse)
+    _tell(found, goal, finished.folder, sparse, dense)
+    return told
+
+
+def _aim(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int) -> "Aim":
+    """Measure what layers save, take gradients, choose."""
+    from ovit_deploy import device
+    from ovit_deploy.data import load_data
+    from ovit_deploy.explain.table import latency_table
+    from ovit_deploy.explain.target import aim, measurable
+
     data = load_data(asked.data)
     choice = models.completed(asked.choice, classes=data.classes, channels=data.channels)
     form, pattern = measurable(asked.recipe, goal, models.shapes(choice))
     with TemporaryDirectory(prefix="ovit-target-") as folder:
         bench = _bench(choice, Path(folder), batch_size=batch_size, threads=threads)
         table = latency_table(bench, form, pattern=pattern, sparsities=goal.sparsities)
-    found = aim(
-        asked.recipe,
-        choice,
-        data,
-        table,
-        goal,
-        memory_budget=asked.memory_budget,
-        device=device.choose(asked.device),
-        report=render.note,
-    )
-    show_plan(found, goal)
-    if dry_run:
-        return
-    finished = common.carry_out(replace(asked, recipe=found.recipe), json=False)
-    export(run=str(finished.folder), data=asked.data)
-    sparse, dense = _measured(finished.folder, goal.engine, batch_size=batch_size, threads=threads)
-    _write(finished.folder, found, goal, machine, sparse, dense)
-    if json:
-        render.as_json(_document(found, goal, machine, sparse, dense))
-    _tell(found, goal, finished.folder, sparse, dense)
+    budget, where = asked.memory_budget, device.choose(asked.device)
+    return aim(asked.recipe, choice, data, table, goal, memory_budget=budget, device=where, report=render.note)
 
 
 def _bench(choice: models.Choice, folder: Path, *, batch_size: int, threads: int) -> Any:
@@ -119,13 +128,14 @@ def _measured(folder: Path, engine: str, *, batch_size: int, threads: int) -> "t
     return rows[0], rows[-1]
 
 
-def _document(found: "Aim", goal: "Goal", machine: dict[str, Any], sparse: "Row", dense: "Row") -> dict[str, Any]:
+def _document(found: "Aim", goal: "Goal", machine: dict[str, Any], *, batch_size: int, threads: int) -> dict[str, Any]:
+    """Table, choice and front as plain data."""
     return {
         "format": 1,
         "kind": "target_latency",
         "goal": asdict(goal),
-        "batch_size": sparse.batch_size,
-        "threads": sparse.threads,
+        "batch_size": batch_size,
+        "threads": threads,
         "hardware": machine,
         "table": {
             "dense_ms": found.table.dense_ms,
@@ -134,16 +144,13 @@ def _document(found: "Aim", goal: "Goal", machine: dict[str, Any], sparse: "Row"
         "options": {name: [asdict(option) for option in own] for name, own in found.options.items()},
         "plan": asdict(found.plan),
         "front": [asdict(plan) for plan in found.front],
-        "measured": {"sparse": asdict(sparse), "dense": asdict(dense)},
     }
 
 
-def _write(folder: Path, found: "Aim", goal: "Goal", machine: dict[str, Any], sparse: "Row", dense: "Row") -> None:
-    from ovit_deploy.bench import results
+def _draw(folder: Path, found: "Aim", goal: "Goal", sparse: "Row") -> None:
     from ovit_deploy.explain.picture import figure
 
     assert sparse.latency
-    results.write(folder / "latency.json", _document(found, goal, machine, sparse, dense))
     title = f"{folder.name} on {goal.engine}, batch {sparse.batch_size}, {sparse.threads} thread(s)"
     picture = figure(found.front, found.plan, goal.target_ms, title, sparse.latency.median_ms)
     checkpoint.write(folder / "latency.svg", picture)

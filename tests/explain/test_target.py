@@ -145,7 +145,7 @@ def test_the_whole_way_from_a_time_to_the_timed_export(workplace, monkeypatch, t
         "--levels",
         "0.5,0.75,0.9",
     ]
-    goal = ["--target-latency", "14ms", "--engine", "onnxruntime", "--name", "aimed"]
+    goal = ["--target-latency", "14ms", "--engine", "onnxruntime", "--name", "aimed", "--json"]
     app(["prune", *given, *goal], exit_on_error=False, result_action="return_value")
     told = json.loads((workplace / "runs" / "aimed" / "latency.json").read_text())
     assert told["table"]["dense_ms"] == pytest.approx(20)
@@ -154,5 +154,7 @@ def test_the_whole_way_from_a_time_to_the_timed_export(workplace, monkeypatch, t
     assert facts["sparsity"]["layers"] == pytest.approx(told["plan"]["sparsities"], abs=1e-3)
     measured_ms = told["measured"]["sparse"]["latency"]["median_ms"]
     assert 0 < measured_ms < 14
-    assert f"target 14 ms: reached; measured {measured_ms:.4g} ms" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == told
+    assert f"target 14 ms: reached; measured {measured_ms:.4g} ms" in printed.err
     ElementTree.parse(workplace / "runs" / "aimed" / "latency.svg")
