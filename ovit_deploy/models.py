@@ -73,11 +73,19 @@ def shapes(choice: Choice) -> dict[str, tuple[int, ...]]:
         header: Header = read_header(choice.weights)
         if header.spec is not None:
             return {name: shape for name, shape in header.shapes.items() if "_quantizer." not in name}
+    return {name: tuple(parameter.shape) for name, parameter in outline(choice.spec).named_parameters()}
+
+
+def outline(spec: ModelSpec) -> "nn.Module":
+    """The model on torch's meta device: names and shapes, no numbers.
+
+    Raises:
+        ModelError: unknown name, or keyword arguments that it does not take.
+    """
     import torch
 
     with torch.device("meta"):
-        model = _create(choice.spec, pretrained=False)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        return _create(spec, pretrained=False)
 
 
 def completed(choice: Choice, *, classes: tuple[str, ...], channels: int) -> Choice:

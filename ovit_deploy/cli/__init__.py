@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Parameter
 
-from ovit_deploy.cli import render
+from ovit_deploy.cli import common, render
 from ovit_deploy.cli.bench import bench
 from ovit_deploy.cli.compare import compare
 from ovit_deploy.cli.engines import engines
@@ -26,7 +26,7 @@ from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.report import report
 from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
-from ovit_deploy.errors import InterruptedRunError, OvitError
+from ovit_deploy.errors import InterruptedRunError, OvitError, is_out_of_memory
 
 app = App(
     name="ovit-deploy",
@@ -43,19 +43,31 @@ app.command(recipe)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
+    rank = common.started_rank()
+    who = "" if rank is None else f"rank {rank}: "
+    if rank:
+        render.only_errors()
     try:
+        if rank is not None and (arguments or sys.argv[1:])[:1] not in (["prune"], ["train"]):
+            raise OvitError("torchrun: only prune and train share their work", "start it without torchrun")
         app(arguments, exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(2)
     except InterruptedRunError as error:
-        render.error(error.message, f"go on with {error.hint}")
+        if not rank:
+            render.error(error.message, f"go on with {error.hint}")
         sys.exit(128 + error.signal)
     except OvitError as error:
-        render.error(error.message, error.hint)
+        render.error(f"{who}{error.message}", error.hint)
         sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        render.error(f"{where}{error.strerror or error}", "check the path, its permissions and the free space")
+        render.error(f"{who}{where}{error.strerror or error}", "check the path, its permissions and the free space")
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        render.error(f"{who}memory runs out", "lower training.batch_size in the recipe, or --memory-budget")
         sys.exit(1)
     except KeyboardInterrupt:
         render.error("interrupted", "")

@@ -6,6 +6,7 @@ from pathlib import Path
 from ovit_deploy import models
 from ovit_deploy.cli import common
 from ovit_deploy.errors import OvitError
+from ovit_deploy.finetune.tracking import TrackerName, check_installed
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe
 from ovit_deploy.working_folder import RESUME, partial_folder
@@ -20,8 +21,10 @@ class Beginning:
     data: str | None
     name: str | None
     memory_budget: int | None
+    device: str | None
+    workers: int
+    track: TrackerName | None
     resume: bool
-    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Options:
     name: str | None
     memory_budget: str | None = None
     device: str | None = None
+    workers: int = 0
+    track: TrackerName | None = None
 
 
 def begin(given: Options, resume: str | None) -> Beginning:
@@ -46,12 +51,17 @@ def begin(given: Options, resume: str | None) -> Beginning:
         OvitError: there is neither a recipe nor a run to resume, or they do not go together.
     """
     budget = common.parse_bytes(given.memory_budget)
+    if given.workers < 0:
+        raise OvitError(f"--workers {given.workers}: not a number of processes", "give 0 or more")
+    check_installed(given.track)
     if resume is not None:
         return _again(given, resume, budget)
     if given.recipe is None:
         raise OvitError("neither --recipe nor --resume is given", "for example --recipe recipes/deit_75.yaml")
     recipe = common.read_recipe(given.recipe, given.recipe_arg)
-    return Beginning(recipe, _choice(given, recipe), given.data, given.name, budget, resume=False, device=given.device)
+    choice = _choice(given, recipe)
+    machine = (budget, given.device, given.workers, given.track)
+    return Beginning(recipe, choice, given.data, given.name, *machine, resume=False)
 
 
 def _again(given: Options, resume: str, budget: int | None) -> Beginning:
@@ -70,8 +80,10 @@ def _again(given: Options, resume: str, budget: int | None) -> Beginning:
         given.data if given.data is not None else start.data,
         resume,
         budget if budget is not None else start.memory_budget,
+        given.device,
+        given.workers,
+        given.track,
         resume=True,
-        device=given.device,
     )
 
 

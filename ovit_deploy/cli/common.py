@@ -1,9 +1,10 @@
 """What the verbs ``train`` and ``prune`` share: reading the recipe, watching the run, telling how it ended."""
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from ovit_deploy.cli import render
 from ovit_deploy.errors import OvitError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe, load_recipe, timeline
-from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.overrides import read_overrides
 from ovit_deploy.recipe.rates import describe
 from ovit_deploy.recipe.targets import resolve
@@ -22,10 +22,12 @@ from ovit_deploy.recipe.timeline import (
     Distill,
     Freeze,
     HoldZeros,
+    LogSparsity,
     Prune,
     Quantize,
     Regrow,
     Score,
+    SetParameters,
     Train,
     WeightDecay,
 )
@@ -36,6 +38,13 @@ if TYPE_CHECKING:
     from ovit_deploy.finetune.run import Finished, Watchers
 
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def started_rank() -> int | None:
+    """Which of several processes this is that torchrun started; None where it is the only one."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+        return None
+    return int(os.environ["RANK"])
 
 
 def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
@@ -107,10 +116,15 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "hold zeros", f"of {len(targets[place])} tensors"
         case WeightDecay(value=value):
             return "weight decay", f"{value:g}"
-        case Distill(modifier=DistillationModifier() as modifier):
-            return "distillation", modifier.summary
-        case Distill():
+        case Distill(modifier=None):
             return "distillation", "ends"
+        case Distill(modifier=modifier):
+            assert modifier is not None
+            return "distillation", modifier.summary
+        case SetParameters(place=place):
+            return "set", f"the numbers of {len(targets[place])} tensors"
+        case LogSparsity():
+            return "log", "sparsity of every matrix"
         case Train(modifier=modifier, place=place, ends=ends):
             verb = "let learn" if modifier.trainable else "freeze"
             return verb, f"{'ends for' if ends else 'of'} {len(targets[place])} tensors"
@@ -170,6 +184,10 @@ def show_summary(finished: "Finished") -> None:
         )
         sparsity = facts["sparsity"]
         render.line(f"sparsity: {sparsity['prunable']:.2%} of prunable weights, {sparsity['all']:.2%} of all")
+    if "damaged_images" in facts:
+        render.line(
+            f"left out: {facts['damaged_images']} damaged training images, named in quarantine.jsonl of the run"
+        )
     render.line(f"time: {facts['seconds']:.0f} s    run: {finished.folder}")
 
 
@@ -192,13 +210,14 @@ def _pruning(line: dict[str, Any]) -> tuple[str, ...]:
 
 def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
     """Run the recipe under watch and tell how it ended."""
-    from ovit_deploy import device
     from ovit_deploy.data import load_data
-    from ovit_deploy.finetune.run import run
+    from ovit_deploy.finetune.distributed import device_of, joined
+    from ovit_deploy.finetune.run import Watchers, run
 
-    where = device.choose(asked.device)
-    images = load_data(asked.data)
-    with watching() as watchers:
+    device = device_of(asked.device)
+    with joined(device) as ranks, watching() if ranks.is_first else nullcontext(Watchers()) as watchers:
+        with ranks.in_turn():  # what is downloaded is there for the others
+            images = load_data(asked.data)
         finished = run(
             asked.recipe,
             asked.choice,
@@ -207,7 +226,9 @@ def carry_out(asked: "Beginning", *, json: bool) -> "Finished":
             memory_budget=asked.memory_budget,
             watchers=watchers,
             resume=asked.resume,
-            device=where,
+            device=device,
+            num_workers=asked.workers,
+            track=asked.track,
         )
     if json:
         render.as_json({"run": str(finished.folder), **finished.facts})

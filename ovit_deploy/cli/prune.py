@@ -9,6 +9,7 @@ from cyclopts.validators import Number
 from ovit_deploy.cli import common, lists, render, target
 from ovit_deploy.cli.beginning import Beginning, Options, begin
 from ovit_deploy.errors import OvitError, RecipeError
+from ovit_deploy.finetune.tracking import TrackerName
 from ovit_deploy.recipe.sparsifier import Sparsifier
 
 
@@ -29,6 +30,8 @@ def prune(
     recipe_arg: tuple[str, ...] = (),
     memory_budget: str | None = None,
     device: str | None = None,
+    workers: int = 0,
+    track: TrackerName | None = None,
     resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -55,8 +58,12 @@ def prune(
         threads: Of the engine.
         levels: Sparsities that a layer may get, with commas between, besides none.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
-        memory_budget: What pruning may use, such as 6GB; by default half of the free memory.
-        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
+        memory_budget: What pruning may use, such as 6GB; by default half of the free memory. Under torchrun that of
+            each process.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none. Under torchrun each
+            process has a GPU of its own.
+        workers: Processes that read and augment images; 0 does it between the steps.
+        track: Tell this tracker, too, what metrics.jsonl records: into the run's folder. An extra of this package.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline and the matched layers, and stop.
         json: Print the facts of the run as JSON.
@@ -71,7 +78,13 @@ def prune(
         raise OvitError(
             f"--sweep with {'--dry-run' if dry_run else '--resume'}: these do not go together", "give one of them"
         )
-    given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget, device)
+    if wanted and common.started_rank() is not None:
+        raise OvitError("--sweep under torchrun: a sweep runs in one process", "start it without torchrun")
+    if target_latency is not None and common.started_rank() is not None:
+        raise OvitError("--target-latency under torchrun: it measures in one process", "start it without torchrun")
+    given = Options(
+        recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget, device, workers, track
+    )
     asked = begin(given, resume)
     read = asked.recipe
     if not any(isinstance(modifier, Sparsifier) for modifier in read.modifiers):
@@ -93,12 +106,11 @@ def prune(
 
 def _sweep(asked: Beginning, sparsities: tuple[float, ...], *, json: bool) -> None:
     """A run for each sparsity under watch; tells how they ended."""
-    from ovit_deploy import device
     from ovit_deploy.data import load_data
+    from ovit_deploy.finetune.distributed import device_of
     from ovit_deploy.finetune.sweep import sweep
 
-    where = device.choose(asked.device)
-    images = load_data(asked.data)
+    device, images = device_of(asked.device), load_data(asked.data)
     with common.watching() as watchers:
         runs = sweep(
             asked.recipe,
@@ -108,7 +120,9 @@ def _sweep(asked: Beginning, sparsities: tuple[float, ...], *, json: bool) -> No
             name=asked.name,
             memory_budget=asked.memory_budget,
             watchers=watchers,
-            device=where,
+            device=device,
+            num_workers=asked.workers,
+            track=asked.track,
         )
     if json:
         render.as_json([{"run": str(finished.folder), **finished.facts} for finished in runs])

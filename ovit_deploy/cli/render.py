@@ -15,6 +15,11 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def only_errors() -> None:
+    """Leave the result to another process of the same run."""
+    out.quiet = True
+
+
 def line(text: str = "") -> None:
     """One line of the result."""
     out.print(escape(text))
@@ -33,6 +38,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 def as_json(value: Any) -> None:
     """The result for machines."""
+    if out.quiet:
+        return
     out.print_json(json.dumps(value)) if out.is_terminal else print(json.dumps(value, indent=2), file=out.file)
 
 

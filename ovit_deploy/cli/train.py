@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ovit_deploy.cli import common, render
 from ovit_deploy.cli.beginning import Options, begin
+from ovit_deploy.finetune.tracking import TrackerName
 
 
 def train(
@@ -16,6 +17,8 @@ def train(
     name: str | None = None,
     recipe_arg: tuple[str, ...] = (),
     device: str | None = None,
+    workers: int = 0,
+    track: TrackerName | None = None,
     resume: str | None = None,
     dry_run: bool = False,
     json: bool = False,
@@ -34,12 +37,18 @@ def train(
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
         name: Of the run; by default the recipe's name and the time.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
-        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none.
+        device: cpu, cuda or cuda:1; by default the first GPU, or the CPU where there is none. Under torchrun each
+            process has a GPU of its own.
+        workers: Processes that read and augment images; 0 does it between the steps.
+        track: Tell this tracker, too, what metrics.jsonl records: into the run's folder. An extra of this package.
         resume: The name of a run that was cut off: go on with it from its last checkpoint.
         dry_run: Print the timeline, and stop.
         json: Print the facts of the run as JSON.
     """
-    asked = begin(Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device), resume)
+    given = Options(
+        recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device, workers=workers, track=track
+    )
+    asked = begin(given, resume)
     if dry_run:
         common.show_plan(asked.recipe, asked.choice)
         return

@@ -6,13 +6,50 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
-from ovit_deploy.data.order import Draw, EpochOrder
+from ovit_deploy.data.order import Draw, EpochOrder, StepDraws
 from ovit_deploy.data.preprocessing import Preprocessing
 from ovit_deploy.data.randomness import Chance, seed_all
-from ovit_deploy.errors import DataError
+from ovit_deploy.errors import DataError, OvitError
 from ovit_deploy.recipe.schema import Training
+
+
+class ImageLoader(DataLoader[Any]):
+    """torch's DataLoader; an image's `OvitError` comes through from a worker as it was raised.
+
+    torch would raise the worker's traceback as a text instead. So a worker hands the error over in the batch's place.
+    """
+
+    def __init__(self, dataset: Dataset[Any], batches: Iterable[Any], num_workers: int, **settings: Any) -> None:
+        batch_sampler: Any = batches
+        super().__init__(
+            Caught(dataset), batch_sampler=batch_sampler, num_workers=num_workers, collate_fn=collated, **settings
+        )
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, OvitError):
+                raise batch
+            yield batch
+
+
+class Caught(Dataset[Any]):
+    """A data set that gives errors as items."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.dataset[index]
+        except OvitError as error:
+            return error
+
+
+def collated(items: list[Any]) -> Any:
+    """A batch, or the first error in it."""
+    return next((item for item in items if isinstance(item, OvitError)), None) or default_collate(items)
 
 
 class Transformed(Dataset[Any]):
@@ -44,11 +81,27 @@ class Augmented(Dataset[Any]):
         return self.transform(image), label
 
 
-def train_loader(dataset: Dataset[Any], preprocessing: Preprocessing, training: Training) -> DataLoader[Any]:
-    """Augmented images, a batch an optimizer step, the last incomplete batch dropped; see `train_batches`.
+def train_loader(
+    dataset: Dataset[Any],
+    preprocessing: Preprocessing,
+    training: Training,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    num_workers: int = 0,
+) -> DataLoader[Any]:
+    """Augmented images, a rank's share of an optimizer step at a time; see `train_batches`.
+
+    Args:
+        dataset: of (image, class index).
+        preprocessing: what the model wants to see.
+        training: augmentation, images of a step, seed.
+        rank: which of the processes this is that share each step.
+        num_ranks: how many there are.
+        num_workers: processes that prepare images; 0 prepares them in this one. What they give is the same.
 
     Raises:
-        DataError: fewer images than one batch.
+        DataError: fewer images than one batch, or a batch that cannot be shared evenly.
     """
     num_images, batch = len(dataset), training.effective_batch_size  # type: ignore[arg-type]
     if num_images < batch:
@@ -56,28 +109,54 @@ def train_loader(dataset: Dataset[Any], preprocessing: Preprocessing, training: 
             f"{num_images} training images do not fill one batch of {batch}",
             "lower training.batch_size or accumulation_steps in the recipe",
         )
+    unit = num_ranks * (2 if training.augmentation.mixes else 1)
+    if num_ranks > 1 and batch % unit:
+        pairs = " in pairs, which mixup and cutmix mix" if training.augmentation.mixes else ""
+        raise DataError(
+            f"the {batch} images of a step cannot be shared evenly by {num_ranks} processes{pairs}",
+            f"make batch_size * accumulation_steps a multiple of {unit}, or start another number of processes",
+        )
     augmented = Augmented(dataset, preprocessing.train_transform(training.augmentation), training.seed)
     order = EpochOrder(num_images, seed=training.seed, repeats=training.augmentation.repeats)
-    return DataLoader(augmented, batch, sampler=order, drop_last=True)
+    draws = StepDraws(order, batch, rank=rank, num_ranks=num_ranks)
+    return ImageLoader(augmented, draws, num_workers, persistent_workers=num_workers > 0)
 
 
 def train_batches(loader: DataLoader[Any], *, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of `train_loader` without end, a new order each epoch, from any step on: step alone says what comes."""
-    order = loader.sampler
-    assert isinstance(order, EpochOrder) and loader.batch_size is not None
+    draws = loader.batch_sampler
+    assert isinstance(draws, StepDraws)
     epoch, step = divmod(first_step, len(loader))
     for later in count(epoch):
-        order.set_epoch(later, first=step * loader.batch_size if later == epoch else 0)
+        draws.set_epoch(later, first_step=step if later == epoch else 0)
         yield from loader
 
 
-def eval_loader(dataset: Dataset[Any], preprocessing: Preprocessing, batch_size: int = 250) -> DataLoader[Any]:
-    """All images in order, as the model wants them."""
-    return DataLoader(Transformed(dataset, preprocessing.eval_transform()), batch_size)
+def eval_loader(
+    dataset: Dataset[Any],
+    preprocessing: Preprocessing,
+    batch_size: int = 250,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    num_workers: int = 0,
+) -> DataLoader[Any]:
+    """All images in order, as the model wants them; of several ranks, each gets every ``num_ranks``-th batch."""
+    total = len(dataset)  # type: ignore[arg-type]
+    starts = range(rank * batch_size, total, num_ranks * batch_size)
+    batches = [range(start, min(start + batch_size, total)) for start in starts]
+    transformed = Transformed(dataset, preprocessing.eval_transform())
+    return ImageLoader(transformed, batches, num_workers)
 
 
 def calibration_batches(
-    dataset: Dataset[Any], preprocessing: Preprocessing, num_images: int, *, seed: int, batch_size: int = 64
+    dataset: Dataset[Any],
+    preprocessing: Preprocessing,
+    num_images: int,
+    *,
+    seed: int,
+    batch_size: int = 64,
+    num_workers: int = 0,
 ) -> Callable[[], Iterable[tuple[Tensor, Tensor]]]:
     """A stream of ``num_images`` training images without augmentation: a seeded choice, the same at every call.
 
@@ -88,7 +167,7 @@ def calibration_batches(
     if num_images > total:
         raise DataError(f"{num_images} gradients asked for, {total} training images there", "lower num_grads")
     chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:num_images].tolist()
-    loader = eval_loader(Subset(dataset, chosen), preprocessing, batch_size)
+    loader = eval_loader(Subset(dataset, chosen), preprocessing, batch_size, num_workers=num_workers)
     return lambda: loader
 
 

@@ -1,4 +1,4 @@
-"""The order in which an epoch's images are drawn: a pure function of the seed and the epoch."""
+"""The order in which an epoch's images are drawn, and which rank draws which: a function of the seed and the epoch."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -51,3 +51,39 @@ class EpochOrder(Sampler[Draw]):
     def __len__(self) -> int:
         """Draws of a whole epoch."""
         return len(self.sampler)
+
+
+class StepDraws(Sampler[list[Draw]]):
+    """The draws of each optimizer step that are one rank's; an incomplete last step is dropped.
+
+    All ranks' draws together are those of a single one: which images a step learns from does not depend on how many
+    processes share it. A rank takes draws from both ends of the step, so that it has both images of every pair that
+    mixup mixes (the i-th and the i-th last); an odd number of draws a rank splits some pairs.
+
+    Args:
+        order: of all draws.
+        batch_size: draws of a step, over all ranks; a multiple of ``num_ranks``.
+        rank: whose draws.
+        num_ranks: how many share a step.
+    """
+
+    def __init__(self, order: EpochOrder, batch_size: int, *, rank: int = 0, num_ranks: int = 1) -> None:
+        assert batch_size % num_ranks == 0
+        self.order = order
+        self.batch_size = batch_size
+        from_both_ends = sorted(range(batch_size), key=lambda place: min(place, batch_size - 1 - place))
+        share = batch_size // num_ranks
+        self.places = sorted(from_both_ends[rank * share : (rank + 1) * share])
+
+    def set_epoch(self, epoch: int, *, first_step: int = 0) -> None:
+        """Go to ``epoch``; its steps before ``first_step`` are left out."""
+        self.order.set_epoch(epoch, first=first_step * self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = iter(self.order)
+        while len(step := list(islice(draws, self.batch_size))) == self.batch_size:
+            yield [step[place] for place in self.places]
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch."""
+        return len(self.order) // self.batch_size

@@ -96,5 +96,8 @@ def _at_least_one(bits: Callable[..., tuple[int]], level: float, settings: dict[
 
 
 def _mode(channels: int) -> Callable[[Image.Image], Image.Image]:
-    mode = "L" if channels == 1 else "RGB"
-    return lambda image: image if image.mode == mode else image.convert(mode)
+    return partial(_converted, mode="L" if channels == 1 else "RGB")
+
+
+def _converted(image: Image.Image, *, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)

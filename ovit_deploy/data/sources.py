@@ -7,8 +7,13 @@
 ``fashion-mnist``         all of it: Debian's package ``dataset-fashion-mnist``, else torchvision's download
 ``images.npz``            CIFAR-style: one WebP or PNG stream a split (``webp_tr``, ``off_tr``, ``y_tr``, ``..._te``)
 a folder                  ``train/<class>/*`` and ``val/`` or ``test/<class>/*`` (ImageFolder)
-anything else             a timm data set string such as ``hfds/cifar10`` or ``torch/cifar100``
+``hfds/<name>``           of the Hugging Face hub or a folder of its files (needs ``datasets``), memory-mapped
+``torch/<name>``          torchvision's, such as ``torch/cifar100``
 ========================  =====================================================================================
+
+The last two are read by timm, which keeps what it downloads in the cache folder. Every image has a number: the order of
+training is a function of the seed, so that a run can be resumed, and shared by several processes. What timm reads as a
+stream (``wds/``, ``tfds/``, ``hfids/``) is refused.
 """
 
 import gzip
@@ -20,13 +25,15 @@ from typing import Any
 
 import numpy as np
 import timm.data
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import FashionMNIST, ImageFolder
 
 from ovit_deploy.catalog import PACKAGE, cache_dir
-from ovit_deploy.errors import DataError
+from ovit_deploy.data.decode import decode
+from ovit_deploy.errors import DamagedImageError, DataError
 
+STREAMS = ("wds", "tfds", "hfids")
 EMBEDDED = PACKAGE / "assets" / "fashion_mnist_12k.npz"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (
@@ -87,23 +94,7 @@ class EncodedImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         encoded = self.stream[self.offsets[index] : self.offsets[index + 1]]
-        try:
-            return Image.open(io.BytesIO(encoded)).convert("RGB"), self.labels[index]
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(
-                f"image {index} cannot be decoded: {error}", "the file is damaged: make it again"
-            ) from error
-
-
-class FolderImages(ImageFolder):
-    """torchvision's ImageFolder, whose errors name the file."""
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        try:
-            return super().__getitem__(index)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            path = self.samples[index][0]
-            raise DataError(f"{path}: cannot be read as an image", "remove or replace that file") from error
+        return decode(io.BytesIO(encoded), f"image {index}"), self.labels[index]
 
 
 def load_data(name: str | None = None) -> ImageData:
@@ -194,37 +185,69 @@ def _folder(path: Path) -> ImageData:
             f"{path}: no train/ with val/ or test/ in it", "put images into train/<class>/ and val/<class>/"
         )
     try:
-        splits = FolderImages(str(path / "train")), FolderImages(str(test))
+        train, tested = (ImageFolder(str(folder), loader=decode) for folder in (path / "train", test))
     except FileNotFoundError as error:
         raise DataError(f"{path}: {error}", "put images into train/<class>/ and val/<class>/") from error
-    if splits[0].classes != splits[1].classes:
-        different = sorted(set(splits[0].classes) ^ set(splits[1].classes))
+    if train.classes != tested.classes:
+        different = sorted(set(train.classes) ^ set(tested.classes))
         raise DataError(
             f"{path}: train and {test.name} differ in classes {', '.join(different[:5])}", "give both the same"
         )
-    return ImageData(path.name, *splits, tuple(splits[0].classes))
+    return ImageData(path.name, train, tested, tuple(train.classes))
+
+
+class ReaderImages(Dataset[Any]):
+    """What a timm reader reads. timm's own data set takes another image where one cannot be read; here it is named."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        name = f"{self.reader.filename(index)} (number {index})"
+        try:
+            stream, label, *_ = self.reader[index]
+        except OSError as error:
+            raise DamagedImageError(name, error.strerror or str(error)) from error
+        with stream:
+            return decode(stream, name), int(label)
 
 
 def _timm(name: str) -> ImageData:
-    try:
-        train, test = (
-            timm.data.create_dataset(name, root=str(cache_dir() / "data"), split=split, download=True)
-            for split in ("train", "validation")
-        )
-    except Exception as error:  # timm's readers raise whatever their libraries do
-        told = (str(error).splitlines() or [type(error).__name__])[0]
+    kind = name.partition("/")[0].lower()
+    if kind in STREAMS:
         raise DataError(
-            f"{name}: timm cannot make this data set: {told}",
-            "check the name, the network, and that its reader (datasets, webdataset, ...) is installed",
-        ) from error
+            f"{name}: {kind}/ is read as a stream, but images are taken by their number here",
+            "take the same images from the hub as hfds/<name>, or unpack them into train/<class>/ and val/<class>/",
+        )
+    train, test = _split(name, "train"), _split(name, "validation", "test")
     return ImageData(name, train, test, _classes(train))
+
+
+def _split(name: str, *splits: str) -> Dataset[Any]:
+    """The first of ``splits`` that there is."""
+    errors: list[Exception] = []
+    for split in splits:
+        try:
+            dataset = timm.data.create_dataset(name, root=str(cache_dir() / "data"), split=split, download=True)
+            return ReaderImages(dataset.reader) if isinstance(dataset, timm.data.ImageDataset) else dataset
+        except Exception as error:  # timm's readers raise whatever their libraries do
+            errors.append(error)
+    told = (str(errors[0]).splitlines() or [type(errors[0]).__name__])[0]
+    raise DataError(
+        f"{name}: timm cannot make this data set: {told}",
+        "check the name, the network, and that datasets is installed for hfds/ (pip install datasets)",
+    ) from errors[0]
 
 
 def _classes(dataset: Any) -> tuple[str, ...]:
     """Class names in the order of their indices, from whichever attribute the reader keeps them in."""
     reader = getattr(dataset, "reader", dataset)
     by_name = getattr(reader, "class_to_idx", None) or getattr(dataset, "class_to_idx", None)
-    names: Sequence[str] | None = sorted(by_name, key=by_name.get) if by_name else getattr(dataset, "classes", None)
+    first = {index: name for name, index in reversed(by_name.items())} if by_name else {}  # ImageNet has synonyms
+    names: Sequence[str] | None = [first[index] for index in sorted(first)] or getattr(dataset, "classes", None)
     if not names:
         raise DataError("the data set does not tell its classes", "use a folder of images, one folder a class")
     return tuple(str(name) for name in names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ovit_deploy.drawing import svg
 
 _TICKS = 7
+_SAME = 1e-6
 _WIDE = 8.0  # high over low from which a logarithmic axis shows more
 
 
@@ -29,7 +30,7 @@ class Axis:
 
 def linear(low: float, high: float, *, least: float = -math.inf, most: float = math.inf) -> Axis:
     """Whole steps around ``low`` and ``high``, but nothing beyond ``least`` and ``most``."""
-    if high <= low:
+    if high - low <= _SAME * max(abs(low), abs(high)):  # ticks show six digits
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     step = _step((high - low) / _TICKS)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

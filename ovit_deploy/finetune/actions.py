@@ -2,25 +2,30 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ovit_deploy.errors import PruningError
+from ovit_deploy.errors import NotFiniteError, PruningError, RecipeError
 from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
+from ovit_deploy.finetune.attempts import Attempt, attempted, undone_if_it_fails
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
+from ovit_deploy.finetune.tree import digest
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
+from ovit_deploy.pruning.ranks import ALONE, Ranks
+from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 from ovit_deploy.pruning.spread import warn_of_collapse
 from ovit_deploy.quantization import calibrate, freeze_batch_norm, freeze_observers, insert
 from ovit_deploy.recipe.declaration import Compat
-from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.recipe.modifiers import DistillationModifier, PerLayerDistillationModifier
 from ovit_deploy.recipe.pruners import PruningModifier
 from ovit_deploy.recipe.quantization import Quantization
 from ovit_deploy.recipe.timeline import (
@@ -29,13 +34,16 @@ from ovit_deploy.recipe.timeline import (
     Distill,
     Freeze,
     HoldZeros,
+    LogSparsity,
     Prune,
     Quantize,
     Regrow,
     Score,
+    SetParameters,
     Train,
     WeightDecay,
 )
+from ovit_deploy.selectors import prunable
 
 
 class Calibrate(Protocol):
@@ -58,17 +66,21 @@ class State:
     report: Callable[[str], None]
     compat: Compat | None = None
     masks: masking.Masks = field(default_factory=dict)
-    distillation: DistillationModifier | None = None
+    distillation: DistillationModifier | PerLayerDistillationModifier | None = None
     first_sparsity: dict[str, float] = field(default_factory=dict)  # by place, where a recipe says __FROM_PARAM__
     trainable: dict[str, dict[str, bool]] = field(default_factory=dict)  # by place, as it was before a modifier
     scores: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # by place: of movement, as it adds up
     before: dict[str, masking.Masks] = field(default_factory=dict)  # by place: masks when dense phases began
     prunings: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)  # for the record, until it is written
     teacher: nn.Module | None = None  # the dense model, where the recipe asks it
     scratch: Path | None = None  # where pruning may spill to
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
     quantization: Quantization | None = None
+    ranks: Ranks = ALONE
+    shelf: Shelf = NOWHERE  # where a pruning keeps what it has so far
+    at_once: int | None = None  # images, where memory ran out with training.batch_size
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -93,6 +105,10 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             state.distillation = action.modifier
         case Train():
             _train(action, state)
+        case SetParameters():
+            _set_parameters(action, state)
+        case LogSparsity():
+            state.notes.append(_sparsities(state.model, epoch))
         case Quantize():
             _quantize(action, state, epoch)
         case Freeze(what="observers"):
@@ -128,6 +144,29 @@ def _train(action: Train, state: State) -> None:
     for name, parameter in parameters.items():
         parameter.requires_grad_(before[name] if action.ends else action.modifier.trainable)
         parameter.grad = None
+
+
+@torch.no_grad()
+def _set_parameters(action: SetParameters, state: State) -> None:
+    for name in state.targets[action.place]:
+        parameter = state.model.get_parameter(name)
+        value = torch.tensor(action.value, dtype=parameter.dtype, device=parameter.device)
+        if value.ndim and value.numel() != parameter.numel():
+            raise RecipeError(
+                f"{action.place}: {value.numel()} numbers for {name}, which has {parameter.numel()}",
+                "give one number, or as many as it has",
+            )
+        parameter.copy_(value.reshape(parameter.shape) if value.ndim else value)
+        if name in state.masks:
+            parameter.mul_(state.masks[name])
+
+
+def _sparsities(model: nn.Module, epoch: float) -> dict[str, Any]:
+    """The share of zeros in every matrix, and in all of them, for the record."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    kept = masking.of_zeros(model, prunable(shapes))
+    layers = {name: masking.sparsity({name: mask}) for name, mask in kept.items()}
+    return {"event": "sparsity", "epoch": epoch, "sparsity": masking.sparsity(kept), "layers": layers}
 
 
 def _asked(action: Prune, state: State) -> float:
@@ -170,35 +209,63 @@ def _as_sparseml(action: Prune, state: State) -> SparseMLMagnitude:
 
 
 def _prune(action: Prune, state: State, epoch: float) -> None:
-    modifier, names, sparsity = action.modifier, state.targets[action.place], _asked(action, state)
-    present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
-    calibration = None
-    if modifier.num_images:
-        calibration = calibrated(modifier, state.calibration(modifier.num_images), state.teacher)
-    state.report(f"epoch {epoch:g}: {modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
+    names, sparsity = state.targets[action.place], _asked(action, state)
+    state.report(f"epoch {epoch:g}: {action.modifier.short_name} to {sparsity:.2%} of {len(names)} tensors")
     started = time.perf_counter()
-    pruned = _method(action, state).prune(
-        state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
-    )
-    loss_before = _loss_before(state.model, calibration, pruned)
-    before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
-    apply(state.model, pruned)
-    state.masks.update(pruned.masks)
-    warn_of_collapse(pruned.masks, state.report)
-    healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
-    loss_after = _calibration_loss(state.model, calibration)
+    if action.place in state.methods or state.ranks.size > 1:  # ranks would not try again together
+        found = _attempt(Attempt(action.modifier), action, state, sparsity)
+    else:
+        found = attempted(lambda attempt: _attempt(attempt, action, state, sparsity), action.modifier, state.report)
     state.prunings.append(
         {
             "event": "prune",
             "epoch": epoch,
-            "method": modifier.short_name,
-            "sparsity": masking.sparsity(pruned.masks),
-            "predicted_loss_increase": pruned.predicted_loss,
-            "measured_loss_increase": None if loss_before is None else _difference(loss_after, loss_before),
+            "method": action.modifier.short_name,
+            **found,
             "seconds": time.perf_counter() - started,
-            "details": pruned.details | healing,
         }
     )
+
+
+def _identity(attempt: Attempt, action: Prune, state: State, sparsity: float, present: masking.Masks) -> str:
+    """Of an attempt at a pruning: equal ones come to the same answer."""
+    what = (
+        f"{action} to {sparsity!r} of {len(present)} within {state.memory_budget} on {state.ranks.size}, "
+        f"draw {attempt.draw}, {attempt.at_once} at once"
+    )
+    return digest(state.model.state_dict() | {f"{name} {what}": mask for name, mask in present.items()})
+
+
+def _attempt(attempt: Attempt, action: Prune, state: State, sparsity: float) -> dict[str, Any]:
+    """Prune once, for the record; whatever is raised leaves weights, masks and averages as they were."""
+    action = replace(action, modifier=attempt.modifier)
+    names, modifier = state.targets[action.place], attempt.modifier
+    present = {name: state.masks.get(name, mask) for name, mask in masking.full(state.model, names).items()}
+    calibration = None
+    if modifier.num_images:
+        images = state.calibration(modifier.num_images, attempt.draw).at_most(attempt.at_once)
+        calibration = calibrated(modifier, images, state.teacher)
+        shelf = state.shelf.of(_identity(attempt, action, state, sparsity, present))
+        calibration = replace(calibration, shelf=shelf)
+    with undone_if_it_fails(state, names, action.place):
+        pruned = _method(action, state).prune(
+            state.model, present, sparsity=sparsity, calibration=calibration, report=state.report
+        )
+        loss_before = _loss_before(state.model, calibration, pruned)
+        before = {name: state.model.get_parameter(name).detach().clone() for name in pruned.masks}
+        apply(state.model, pruned)
+        state.masks.update(pruned.masks)
+        state.ranks.take_first([*state.model.parameters(), *state.masks.values()])
+        warn_of_collapse(pruned.masks, state.report)
+        healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
+        loss_after = _calibration_loss(state.model, calibration)
+        increase = None if loss_before is None else _difference(loss_after, loss_before)
+    return {
+        "sparsity": masking.sparsity(pruned.masks),
+        "predicted_loss_increase": pruned.predicted_loss,
+        "measured_loss_increase": increase,
+        "details": pruned.details | healing | attempt.details,
+    }
 
 
 def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples: int) -> dict[str, Any]:
@@ -223,10 +290,14 @@ def _loss_before(model: nn.Module, calibration: Calibration | None, pruned: Prun
 
 
 def _calibration_loss(model: nn.Module, calibration: Calibration | None) -> float | None:
-    return None if calibration is None else evaluate(model, calibration.batches()).loss
+    if calibration is None:
+        return None
+    ranks = calibration.ranks
+    own = (batch for number, batch in enumerate(calibration.batches()) if ranks.owns(number))
+    return evaluate(model, own, ranks).loss
 
 
 def _difference(after: float | None, before: float) -> float:
     if after is None or after != after:
-        raise PruningError("the loss is not a number after pruning", "raise damp, or prune in smaller steps")
+        raise NotFiniteError("the loss is not a number after pruning", "raise damp, or prune in smaller steps")
     return after - before

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovit_deploy.pruning.ranks import ALONE, Ranks
+
 _Z95 = 1.959964
 
 
@@ -45,8 +47,8 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-    """Accuracy and loss of ``model`` in eval mode, where its weights are; its training flag is put back."""
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ALONE) -> Evaluation:
+    """Accuracy and loss over the batches of all ranks, in eval mode, where the weights are; the flag is put back."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
     correct = total = 0
@@ -58,4 +60,5 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Eval
         loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)
     model.train(training)
-    return Evaluation(Accuracy(correct, total), loss / total)
+    correct, total, loss = ranks.totals(correct, total, loss)
+    return Evaluation(Accuracy(int(correct), int(total)), loss / total)

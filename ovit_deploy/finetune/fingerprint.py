@@ -3,7 +3,7 @@
 ``resume/start.json``: the recipe's text and overrides, the model and where its weights come from, the data set's name,
 and the fingerprint. Equal fingerprints mean equal recipes, starting weights, images (as far as data/identity.py looks)
 and versions of all that computes, so that the run ends with the weights of one that was never cut off, down to the bit,
-on the same kind of processor with the same number of threads (on CUDA that has not been tried).
+on the same kind of processor with the same number of threads and processes (on CUDA that has not been tried).
 """
 
 import difflib
@@ -52,9 +52,16 @@ class Start:
 
     @classmethod
     def of(
-        cls, recipe: Recipe, choice: Choice, data: ImageData, model: nn.Module, memory_budget: int | None
+        cls,
+        recipe: Recipe,
+        choice: Choice,
+        data: ImageData,
+        model: nn.Module,
+        memory_budget: int | None,
+        *,
+        num_ranks: int = 1,
     ) -> "Start":
-        """For a model with its starting weights."""
+        """For a model with its starting weights, on the device where it is, in so many processes."""
         written = {
             "text": recipe.text,
             "source": recipe.source,
@@ -69,9 +76,12 @@ class Start:
             "data": identity(data),
             "versions": versions(),
         }
-        device = describe(next(model.parameters()).device)
-        processor = platform.processor() or platform.machine()
-        machine = {"device": device, "threads": torch.get_num_threads(), "processor": processor}
+        machine = {
+            "device": describe(next(model.parameters()).device),
+            "processes": num_ranks,
+            "threads": torch.get_num_threads(),
+            "processor": platform.processor() or platform.machine(),
+        }
         return cls(written, named, data.source, memory_budget, json.loads(json.dumps(fingerprint)), machine)
 
     @classmethod

@@ -11,13 +11,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ovit_deploy.errors import InterruptedRunError
+from ovit_deploy.errors import InterruptedRunError, RunError
 from ovit_deploy.finetune import generations
 from ovit_deploy.finetune.evaluate import Accuracy, Evaluation
 from ovit_deploy.finetune.standing import Standing
+from ovit_deploy.finetune.tracking import Tracker
 from ovit_deploy.finetune.tree import Tree
+from ovit_deploy.pruning.ranks import ALONE, Ranks
+from ovit_deploy.working_folder import is_resumable
 
 SECONDS_BETWEEN = 600.0
+_METRICS = "metrics.jsonl"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -29,9 +33,10 @@ class Asked:
 
 
 @contextlib.contextmanager
-def noting_signals() -> Iterator[Asked]:
+def noting_signals(*, once: bool = True) -> Iterator[Asked]:
     """Note the first SIGINT or SIGTERM instead of ending at once; a second one ends the process as it always does.
 
+    Not so without ``once``: a process of several may get the same signal from more than one sender.
     Signals reach the main thread only: in any other nothing is changed.
     """
     asked = Asked()
@@ -42,7 +47,7 @@ def noting_signals() -> Iterator[Asked]:
 
     def note(number: int, _: FrameType | None) -> None:
         asked.by = signal.Signals(number)
-        for each, handler in before.items():
+        for each, handler in before.items() if once else ():
             signal.signal(each, handler)
 
     for number in _SIGNALS:
@@ -54,25 +59,51 @@ def noting_signals() -> Iterator[Asked]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def going_on(folder: Path, command: str) -> Iterator[None]:
+    """What the disk refuses is told together with how to go on, where there is a checkpoint to go on from.
+
+    Raises:
+        RunError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_resumable(folder):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        raise RunError(
+            f"{where}{error.strerror or error}", f"free or mend the disk, then go on with {command}"
+        ) from error
+
+
 @dataclass
 class Journal:
-    """What a run notes beside training, and saves with it; metrics.jsonl in ``folder`` is written a line at a time."""
+    """What a run notes beside training, and saves with it; metrics.jsonl in ``folder`` is written a line at a time.
 
-    folder: Path
+    Without a folder nothing is written: so do all ranks but the first. A tracker is told every line, too.
+    """
+
+    folder: Path | None
     dense: Evaluation | None
     lines: list[str] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)  # steps
     started: float = field(default_factory=time.perf_counter)
+    tracker: Tracker | None = None
 
     def __post_init__(self) -> None:
-        self._file.write_text("".join(f"{line}\n" for line in self.lines))
+        if self.folder is not None:
+            (self.folder / _METRICS).write_text("".join(f"{line}\n" for line in self.lines))
+        if self.tracker is not None:
+            for line in self.lines:
+                self.tracker.tell(json.loads(line))
 
     @classmethod
-    def from_tree(cls, folder: Path, saved: Tree, step: int) -> "Journal":
+    def from_tree(cls, folder: Path | None, saved: Tree, step: int, tracker: Tracker | None = None) -> "Journal":
         """The journal of a run that goes on at ``step``."""
         dense = None if saved["dense"] is None else Evaluation(Accuracy(*saved["dense"][:2]), saved["dense"][2])
         started = time.perf_counter() - saved["seconds"]
-        return cls(folder, dense, saved["lines"], [*saved["resumed_at"], step], started)
+        return cls(folder, dense, saved["lines"], [*saved["resumed_at"], step], started, tracker)
 
     def as_tree(self) -> Tree:
         """To save."""
@@ -89,29 +120,30 @@ class Journal:
     def record(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
         self.lines.append(json.dumps(line))
-        with self._file.open("a") as file:
-            file.write(f"{self.lines[-1]}\n")
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "metrics.jsonl"
+        if self.tracker is not None:
+            self.tracker.tell(line)
+        if self.folder is not None:
+            with (self.folder / _METRICS).open("a") as file:
+                file.write(f"{self.lines[-1]}\n")
 
 
 class Keeper:
-    """Saves where training stands, and the journal.
+    """Saves where training stands, and the journal; all ranks call it, the first one writes.
 
     Args:
         folder: of the checkpoints.
         asked: whether to end.
         journal: saved beside training.
         command: how to go on, as a user types it.
+        ranks: the processes of the run; all end when one of them is asked to.
     """
 
-    def __init__(self, folder: Path, asked: Asked, journal: Journal, command: str) -> None:
+    def __init__(self, folder: Path, asked: Asked, journal: Journal, command: str, ranks: Ranks = ALONE) -> None:
         self.folder = folder
         self.asked = asked
         self.journal = journal
         self.command = command
+        self.ranks = ranks
         self.saved = time.monotonic()
 
     def __call__(self, at: Standing, due: bool) -> None:
@@ -121,11 +153,18 @@ class Keeper:
             InterruptedRunError: all is saved, and the process is to end.
             OSError: it cannot be saved; what was saved before is still there.
         """
-        by = self.asked.by
+        by = self._asked_by()
         if not due and by is None and time.monotonic() - self.saved < SECONDS_BETWEEN:
             return
         content: Tree = {"training": at.as_tree(), "journal": self.journal.as_tree()}
-        generations.save(self.folder, content, step=at.step, acted=at.acted)
+        if self.ranks.is_first:
+            generations.save(self.folder, content, step=at.step, acted=at.acted)
         self.saved = time.monotonic()
         if by is not None:
+            self.ranks.totals(0)  # who left earlier would have the first one ended while it writes
             raise InterruptedRunError(f"stopped by {by.name} before step {at.step}; all is saved", self.command, by)
+
+    def _asked_by(self) -> signal.Signals | None:
+        """The signal that any rank got."""
+        counts = self.ranks.totals(*(self.asked.by == number for number in _SIGNALS))
+        return next((number for number, count in zip(_SIGNALS, counts, strict=True) if count), None)

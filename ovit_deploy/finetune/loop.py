@@ -4,7 +4,7 @@
         carry out the actions due at this step's epoch          # prune, hold zeros, distil, weight decay
         learning rate <- timeline                               # a function of the epoch
         images, targets <- augmented batch; seed by step; mixup or cutmix
-        gradients <- task loss, mixed with the dense model's opinion while distilling     # losses.py
+        gradients <- task loss, mixed with the dense model's opinion while distilling     # losses.py; over all ranks
         mask gradients; clip; optimizer.step(); mask weights    # zeros stay zeros; no step that is not finite
         average of the weights <- weights, masked               # where the recipe has one: ema.py
         save                                                    # after prunings, too; generations.py
@@ -66,7 +66,7 @@ def train(
 
     Args:
         state: the model, its optimizer and masks; changed in place.
-        loader: augmented training images, a batch a step; its length is an epoch.
+        loader: augmented training images, this rank's share of a batch a step; its length is an epoch.
         timeline: what happens when.
         training: loss, mixing, batches at once, gradient clipping, averaging, seed.
         teacher: the dense model, where the recipe distils.
@@ -93,6 +93,7 @@ def train(
     act = _Actor(at, timeline, steps_per_epoch, training.seed, record, save)
     batches, device = train_batches(loader, first_step=at.step), next(state.model.parameters()).device
     sparsity = masks.sparsity(state.masks)
+    ranks = state.ranks
     for step in range(at.step, num_steps):
         epoch = step / steps_per_epoch
         if act():
@@ -103,6 +104,8 @@ def train(
         images, targets = (part.to(device) for part in next(batches))
         seed_all(Chance.STEP, training.seed, step)
         images, targets = mix(images, targets) if mix else (images, targets)
+        if ranks.rank:  # all mix alike; what each drops is its own
+            seed_all(Chance.STEP, training.seed, step, ranks.rank)
         state.model.train()
         state.optimizer.zero_grad()
         found = objective.backward(images, targets)
@@ -149,13 +152,16 @@ class _Actor:
         for action in due:
             count = len(at.state.prunings)
             carry_out(action, at.state, epoch)
-            for line in at.state.prunings[count:]:
-                self.record(line)
+            for line in [*at.state.prunings[count:], *at.state.notes]:
+                self.record({"step": at.step} | line)
+            at.state.notes.clear()
             if at.average is not None and len(at.state.prunings) > count:
                 at.average.restart()
         at.acted = True
         if len(at.state.prunings) > before:
             self.save(at, True)
+            if at.state.ranks.is_first:
+                at.state.shelf.clear()
         return bool(due)
 
 

@@ -19,9 +19,10 @@ from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.task import FeatureDistillationTask, LogitDistillationTask, TokenDistillationTask, TrainingTask
 from torch import Tensor, nn
 
-from ovit_deploy.errors import RecipeError
+from ovit_deploy.errors import RecipeError, TrainingError, is_out_of_memory
 from ovit_deploy.finetune.actions import State
-from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.finetune.layer_distillation import LayerDistillation, layers_of
+from ovit_deploy.recipe.modifiers import DistillationModifier, PerLayerDistillationModifier
 from ovit_deploy.recipe.schema import Training
 
 
@@ -54,12 +55,15 @@ def criterion_for(training: Training) -> nn.Module:
     return nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
 
 
-def check_distillable(model: nn.Module, modifier: DistillationModifier) -> None:
+def check_distillable(model: nn.Module, modifier: DistillationModifier | PerLayerDistillationModifier) -> None:
     """Refuse a kind of distillation that the model has no place for.
 
     Raises:
-        RecipeError: no distillation token, or no features before the classifier.
+        RecipeError: no distillation token, no features before the classifier, or no layer of a name.
     """
+    if isinstance(modifier, PerLayerDistillationModifier):
+        layers_of(model, modifier)
+        return
     name = type(model).__name__
     if modifier.kind == "token" and not hasattr(model, "set_distilled_training"):
         raise RecipeError(
@@ -79,6 +83,18 @@ class StepLoss:
     images: int
 
 
+def random_states(device: torch.device) -> list[Tensor]:
+    """Where torch's generators stand."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def put_random_states_back(states: list[Tensor], device: torch.device) -> None:
+    """Let torch draw again what it drew since `random_states`."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+
+
 class Objective:
     """The loss as a function of images and targets, by the distillation that is on at the time."""
 
@@ -87,25 +103,63 @@ class Objective:
         self.teacher = teacher
         self.training = training
         self.criterion = criterion_for(training)
-        self.task: TrainingTask | None = None
-        self.modifier: DistillationModifier | None = None
+        self.task: TrainingTask | LayerDistillation | None = None
+        self.modifier: DistillationModifier | PerLayerDistillationModifier | None = None
 
     def backward(self, images: Tensor, targets: Tensor) -> StepLoss:
-        """Add the gradients of the mean loss over all images, ``batch_size`` of them at once.
+        """Add the gradients of the mean loss over all images of all ranks, ``batch_size`` of them at once.
 
         Each part counts by its share of the images, so that the gradients are those of one large batch, up to rounding
-        (and, where the model draws at random, up to its draws).
+        (and, where the model draws at random, up to its draws). Where memory runs out, the step is taken again with
+        half as many images at once, and so are all later ones.
+
+        Raises:
+            TrainingError: memory runs out with one image at once.
         """
+        ranks = self.state.ranks
+        while True:
+            size = self.state.at_once or self.training.batch_size
+            drawn = random_states(images.device)
+            try:
+                total, correct = self._in_parts(images, targets, size)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if min(size, len(images)) == 1:
+                    raise TrainingError(
+                        f"memory runs out with one image at once ({error})", "use a smaller model or a larger machine"
+                    ) from error
+            # Here, where the error and the tensors in its traceback are gone.
+            self._halve(size, len(images))
+            put_random_states_back(drawn, images.device)
+        ranks.add_up(parameter.grad for parameter in self.state.model.parameters() if parameter.grad is not None)
+        ranks.take_first(self.state.model.buffers())
+        total, correct = ranks.totals(total, correct)
+        return StepLoss(total, int(correct), len(images) * ranks.size)
+
+    def _in_parts(self, images: Tensor, targets: Tensor, size: int) -> tuple[float, int]:
+        """Add this rank's share of the gradients, ``size`` images at once; its part of the loss, how many are right."""
         total, correct = 0.0, 0
-        size = self.training.batch_size
+        num_images = len(images) * self.state.ranks.size
         for some, wanted in zip(images.split(size), targets.split(size), strict=True):
             loss, logits = self(some, wanted)
-            share = loss * (len(some) / len(images))
+            share = loss * (len(some) / num_images)
             share.backward()
             total += float(share.detach())
             labels = wanted if wanted.ndim == 1 else wanted.argmax(1)
             correct += int((logits.argmax(1) == labels).sum())
-        return StepLoss(total, correct, len(images))
+        return total, correct
+
+    def _halve(self, size: int, num_images: int) -> None:
+        """Take fewer images at once from here on, and forget the gradients so far."""
+        size = min(size, num_images)
+        self.state.at_once = -(-size // 2)
+        self.state.model.zero_grad()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        fewer = f"memory runs out with {size} images at once: {self.state.at_once} from here on"
+        self.state.report(f"{fewer}, {num_images} a step as before")
 
     def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss, and the model's logits."""
@@ -121,18 +175,22 @@ class Objective:
         """End distillation, if it is on."""
         self._follow(None)
 
-    def _follow(self, modifier: DistillationModifier | None) -> None:
+    def _follow(self, modifier: DistillationModifier | PerLayerDistillationModifier | None) -> None:
         """Begin, change or end distillation."""
         if modifier is self.modifier:
             return
-        if self.modifier is not None and self.modifier.kind == "token":
+        if isinstance(self.task, LayerDistillation):
+            self.task.remove()
+        if isinstance(self.modifier, DistillationModifier) and self.modifier.kind == "token":
             talks_twice: Any = self.state.model  # a class and a distillation token, two outputs while training
             talks_twice.set_distilled_training(False)
         self.modifier = modifier
         self.task = None if modifier is None else self._task(modifier)
 
-    def _task(self, modifier: DistillationModifier) -> TrainingTask:
+    def _task(self, modifier: DistillationModifier | PerLayerDistillationModifier) -> TrainingTask | LayerDistillation:
         assert self.teacher is not None
+        if isinstance(modifier, PerLayerDistillationModifier):
+            return LayerDistillation(self.state.model, self.teacher, self.criterion, modifier)
         shared: dict[str, Any] = {
             "criterion": self.criterion,
             "task_loss_weight": 1 - modifier.hardness,

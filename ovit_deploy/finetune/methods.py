@@ -147,6 +147,7 @@ def _fisher_method(
                 pattern=pattern,
                 allocation=modifier.allocation,
                 spread=spread,
+                damping_kind="absolute" if isinstance(modifier, pruners.FastCAPruningModifier) else "relative",
             )
     return None
 

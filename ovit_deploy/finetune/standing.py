@@ -20,7 +20,14 @@ from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.pruning import FisherAverage
 from ovit_deploy.recipe.timeline import Timeline
 
-_PLAIN = ("scores", "before", "first_sparsity", "trainable", "prunings")  # fields of State that are saved as they are
+_PLAIN = (
+    "scores",
+    "before",
+    "first_sparsity",
+    "trainable",
+    "prunings",
+    "at_once",
+)  # fields of State that are saved as they are
 
 _SUMS = ("loss", "correct", "images", "steps", "left_out", "seconds")
 

@@ -11,6 +11,7 @@ from ovit_deploy.data import ImageData
 from ovit_deploy.errors import RecipeError, RunError
 from ovit_deploy.finetune.methods import method_of
 from ovit_deploy.finetune.run import Finished, Watchers, run
+from ovit_deploy.finetune.tracking import TrackerName
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning.sweep import Sweep
 from ovit_deploy.recipe import Recipe
@@ -29,6 +30,8 @@ def sweep(
     memory_budget: int | None = None,
     watchers: Watchers | None = None,
     device: torch.device | None = None,
+    num_workers: int = 0,
+    track: TrackerName | None = None,
 ) -> list[Finished]:
     """Carry out ``recipe`` once for each sparsity, into ``runs/<name>-50`` and so on.
 
@@ -44,6 +47,8 @@ def sweep(
         memory_budget: bytes that pruning may use.
         watchers: who is told how it goes.
         device: where the model computes.
+        num_workers: processes that prepare images, beside this one.
+        track: who is told what metrics.jsonl records, beside that file.
 
     Raises:
         RecipeError: the recipe prunes several times, or not at the start.
@@ -68,6 +73,8 @@ def sweep(
             watchers=watchers,
             methods=methods,
             device=device,
+            num_workers=num_workers,
+            track=track,
         )
         for point, each in zip(points, names, strict=True)
     ]

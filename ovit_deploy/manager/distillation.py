@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovit_deploy.errors import RecipeError, TrainingError
-from ovit_deploy.recipe.modifiers import DistillationModifier
+from ovit_deploy.recipe.modifiers import DistillationModifier, PerLayerDistillationModifier
 from ovit_deploy.recipe.timeline import Distill, Timeline
 
 
@@ -68,6 +68,10 @@ def distiller_for(timeline: Timeline, model: nn.Module, teacher: nn.Module | str
     """
     if not any(isinstance(item.action, Distill) for item in timeline.dated) or teacher == "disable":
         return None
+    if any(isinstance(getattr(item.action, "modifier", None), PerLayerDistillationModifier) for item in timeline.dated):
+        raise RecipeError(
+            "PerLayerDistillationModifier needs the training loop", "use ovit-deploy prune, or !DistillationModifier"
+        )
     if not isinstance(teacher, nn.Module) and teacher != "self":
         raise RecipeError(
             "the recipe distils, and there is no teacher", "pass distillation_teacher: a model, 'self' or 'disable'"

@@ -33,6 +33,7 @@ from ovit_deploy.pruning.grad_sampler import calibration_from, check_grad_sample
 from ovit_deploy.recipe import Recipe, load_recipe, timeline
 from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.load import parse_recipe
+from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.overrides import Overrides, read_overrides
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Distill, Prune
@@ -209,7 +210,9 @@ class ScheduledModifierManager:
     def loss_update(self, loss: torch.Tensor) -> torch.Tensor:
         """``loss``, mixed with the teacher's opinion while the recipe distils."""
         modifier = self._state.distillation if self._state else None
-        return loss if modifier is None or self._distiller is None else self._distiller.mix(loss, modifier)
+        if self._distiller is None or not isinstance(modifier, DistillationModifier):
+            return loss
+        return self._distiller.mix(loss, modifier)
 
     def apply(self, module: nn.Module, epoch: float = math.inf, *, finalize: bool = True, **initialize: Any) -> None:
         """One shot: every pruning of the recipe that is due by ``epoch`` at once, each to its last sparsity.

@@ -20,6 +20,7 @@ Shape suffixes: N samples, K Fisher blocks, B weights in a block.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ class FastOViT:
         block_size: B; each tensor takes the smallest divisor of its size that is at least this and holds whole groups
             of the pattern.
         num_grads: m, the calibration samples whose gradients make the Fisher matrices.
-        damping: Added to the diagonal of a Fisher matrix, in multiples of its mean diagonal.
+        damping: Added to the diagonal of a Fisher matrix.
+        damping_kind: Whether ``damping`` is a multiple of the mean diagonal, or of 1.
         columns: Columns of the blocks for which weights are chosen together.
         pattern: ``unstructured``, ``N:M``, ``block4`` or ``RxC``: patterns.py.
         allocation: How zeros are shared out to layers: ``uniform``, ``erk`` or ``owl``.
@@ -62,6 +64,7 @@ class FastOViT:
     pattern: str = "unstructured"
     allocation: LayerRule = "uniform"
     spread: Spread = FREE
+    damping_kind: Literal["relative", "absolute"] = "relative"
 
     def __post_init__(self) -> None:
         counts = {"block_size": self.block_size, "num_grads": self.num_grads, "columns": self.columns}
@@ -107,6 +110,12 @@ class FastOViT:
         }
         return Pruned(to_masks(kept, masks), weights, sum(found.loss for found in swept.values()), details)
 
+    def damp(self, fisher_KBB: Tensor) -> Tensor:
+        """With damping on the diagonals."""
+        if self.damping_kind == "relative":
+            return damped(fisher_KBB, self.damping)
+        return fisher_KBB + self.damping * torch.eye(fisher_KBB.shape[-1]).to(fisher_KBB)
+
     def sweep(
         self, span: Span, weight: Tensor, mask: Tensor, fisher_BB: Tensor, num_zeros: int, pattern: Pattern
     ) -> Swept:
@@ -115,7 +124,7 @@ class FastOViT:
         return prune_columns(
             w_KB[None],
             kept_KB[None],
-            damped(fisher_BB[None], self.damping),
+            self.damp(fisher_BB[None]),
             num_zeros,
             columns=self.columns,
             pattern=replace(pattern, rows=1, columns=pattern.group),
@@ -137,10 +146,10 @@ def shared_fishers(
             flat = gradient_KNB.flatten(0, 1)
             sums[name].add_(flat.T @ flat)
 
-    total_loss = 0.0
-    for first, images, labels in share(calibration, num_grads):
+    total_loss = torch.zeros((), dtype=torch.float64)
+    for first, images, labels in share(calibration, num_grads, sums | {"loss": total_loss}):
         total_loss += batch_gradients(model, by_name, images, labels, calibration, first, consume)
     for total in sums.values():
         calibration.ranks.reduce(total)
     fishers = {name: total.div_(num_grads * len(by_name[name])) for name, total in sums.items()}
-    return fishers, mean_over_images(model, calibration, total_loss, num_grads)
+    return fishers, mean_over_images(calibration, total_loss, num_grads)

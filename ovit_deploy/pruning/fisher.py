@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ovit_deploy.errors import PruningError
+from ovit_deploy.errors import NotFiniteError, PruningError
 from ovit_deploy.pruning.average import FisherAverage
 from ovit_deploy.pruning.damping import Damping, damp, fourth_powers, sampling_error
 from ovit_deploy.pruning.gradients import SampleGradients
@@ -126,16 +126,29 @@ def fishers(
         if damping_kind == "robust":
             fourth[span][part] += fourth_powers(gradient_KNB)
 
-    loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
+    sums = [*blocks.values(), *fourth.values()]
+    loss = each_gradient(
+        model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add, sums=sums
+    )
     for span, fisher_KBB in blocks.items():
         calibration.ranks.reduce(fisher_KBB)
         calibration.ranks.reduce(fourth[span])
+        check_finite(span, fisher_KBB)
         active_KB = span.cut(masks[span.name])
         error_K = sampling_error(fisher_KBB, fourth[span], num_grads) if damping_kind == "robust" else fourth[span]
         if average is not None:
             average.update(span.name, fisher_KBB, active_KB)
         damp(fisher_KBB, active_KB, damping, damping_kind, error_K)
     return Fishers(blocks, loss)
+
+
+def check_finite(span: Span, fisher_KBB: Tensor) -> None:
+    """Refuse sums of squares that have overflowed."""
+    if not bool(fisher_KBB.isfinite().all()):
+        raise NotFiniteError(
+            f"the Fisher matrix of {span.name} is not finite: gradients are too large to be squared",
+            "check the checkpoint, and that images are normalised as the model expects",
+        )
 
 
 def check_whole(spans: Sequence[Span], masks: Masks) -> None:
@@ -161,6 +174,7 @@ def each_gradient(
     num_grads: int,
     work_bytes: int,
     consume: Callable[[Span, slice, int, Tensor], None],
+    sums: Sequence[Tensor],
 ) -> float:
     """Hand on the masked gradients of ``num_grads`` samples, a few blocks and one batch at a time.
 
@@ -172,6 +186,7 @@ def each_gradient(
         num_grads: Samples used.
         work_bytes: Gradients are formed in chunks of about this size.
         consume: Gets the span, which of its blocks, the number of the first sample, and gradients [K, N, B].
+        sums: All that ``consume`` changes, so that a pass that is cut off can go on.
 
     Returns:
         The mean loss of the samples.
@@ -186,10 +201,11 @@ def each_gradient(
             for piece, gradient_KNB in block_gradients(span, gradients, masks[name], work_bytes):
                 consume(span, slice(piece.start - span.start, piece.stop - span.start), seen, gradient_KNB)
 
-    total_loss = 0.0
-    for seen, images, labels in share(calibration, num_grads):
+    total_loss = torch.zeros((), dtype=torch.float64)
+    named = {f"loss, for {spans}": total_loss} | {str(place): total for place, total in enumerate(sums)}
+    for seen, images, labels in share(calibration, num_grads, named):
         total_loss += batch_gradients(model, by_name, images, labels, calibration, seen, arrived)
-    return mean_over_images(model, calibration, total_loss, num_grads)
+    return mean_over_images(calibration, total_loss, num_grads)
 
 
 def block_gradients(
@@ -256,7 +272,7 @@ def cholesky(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
         factor_KBB[bad], failed_K[bad] = torch.linalg.cholesky_ex(jittered_KBB)
         jitter_K[bad] = jitter
     if bool(failed_K.any()):
-        raise PruningError(
+        raise NotFiniteError(
             "a Fisher block cannot be inverted: its gradients are all zero or not finite",
             "raise damping, such as 1e-8, or use more calibration samples",
         )

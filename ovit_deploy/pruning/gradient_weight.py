@@ -102,7 +102,16 @@ def absolute_gradients(
     def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
         totals[span.name][part] += gradient_KNB.abs().sum(dim=1)
 
-    mean_loss = each_gradient(model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add)
+    mean_loss = each_gradient(
+        model,
+        spans,
+        masks,
+        calibration,
+        num_grads=num_grads,
+        work_bytes=work_bytes,
+        consume=add,
+        sums=[*totals.values()],
+    )
     for total in totals.values():
         calibration.ranks.reduce(total)
     return {name: total.reshape(masks[name].shape) for name, total in totals.items()}, mean_loss

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovit_deploy.errors import PruningError
+from ovit_deploy.errors import NotFiniteError, PruningError
 from ovit_deploy.pruning.loss import HARD, Loss
 
 Layer = nn.Linear | nn.Conv2d
@@ -152,7 +152,7 @@ def watch_layer(
 
     def arrived(deltas: Tensor) -> None:
         if not bool(deltas.isfinite().all()):
-            raise PruningError(
+            raise NotFiniteError(
                 f"the gradient at {name} is not finite",
                 "check the checkpoint, and that images are normalised as the model expects",
             )

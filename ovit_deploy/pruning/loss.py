@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovit_deploy.errors import PruningError
+from ovit_deploy.errors import NotFiniteError, PruningError
 
 Labels = Literal["hard", "sampled", "teacher"]
 Precision = Literal["float32", "bfloat16"]
@@ -77,7 +77,7 @@ class Loss:
             targets = self.targets(images, labels, logits_NC.detach(), first).to(device)
         loss = functional.cross_entropy(logits_NC, targets, reduction="sum")
         if not bool(loss.isfinite()):
-            raise PruningError(
+            raise NotFiniteError(
                 f"the calibration loss is not finite ({float(loss.detach())})",
                 "check the checkpoint, and that images are normalised as the model expects",
             )

@@ -1,8 +1,8 @@
 """What every pruning method takes and gives."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from ovit_deploy.device import free_memory
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.loss import HARD, Loss
 from ovit_deploy.pruning.ranks import ALONE, Ranks
+from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 
 Masks = Mapping[str, Tensor]
 Report = Callable[[str], None]
@@ -29,6 +30,7 @@ class Calibration:
         images_per_gradient: n; one gradient is that of the mean loss of n images that follow one another. The papers'
             code takes batches; 1 is the per-sample gradient of their formulas.
         ranks: The processes that share the images; each is given the whole stream.
+        shelf: Where long work is kept until it is done, for a process that begins the same pruning again.
     """
 
     batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -36,6 +38,7 @@ class Calibration:
     loss: Loss = HARD
     images_per_gradient: int = 1
     ranks: Ranks = ALONE
+    shelf: Shelf = NOWHERE
 
     def __post_init__(self) -> None:
         if self.images_per_gradient < 1:
@@ -45,6 +48,17 @@ class Calibration:
     def num_gradients(self) -> int:
         """How many gradients one pass gives."""
         return self.num_samples // self.images_per_gradient
+
+    def at_most(self, num_images: int | None) -> "Calibration":
+        """The same images, at most so many in a batch; None leaves the batches as they are."""
+        if num_images is None:
+            return self
+
+        def smaller() -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels in self.batches():
+                yield from zip(images.split(num_images), labels.split(num_images), strict=True)
+
+        return replace(self, batches=smaller)
 
 
 def budget_for(model: nn.Module, memory_budget: int | None) -> int:

@@ -114,7 +114,14 @@ class GradientVectors:
             held[span][part, first : first + gradient_KNB.shape[1]] = gradient_KNB
 
         mean_loss = each_gradient(
-            model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=keep
+            model,
+            spans,
+            masks,
+            calibration,
+            num_grads=num_grads,
+            work_bytes=work_bytes,
+            consume=keep,
+            sums=[*held.values()],
         )
         for gradient_KMB in held.values():
             calibration.ranks.reduce(gradient_KMB)

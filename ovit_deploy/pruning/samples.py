@@ -1,6 +1,6 @@
 """One pass over the calibration images: how many, in batches of whole gradients, and this rank's share of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -32,23 +32,33 @@ def batch_gradients(
     )
 
 
-def mean_over_images(model: nn.Module, calibration: Calibration, total_loss: float, num_grads: int) -> float:
+def mean_over_images(calibration: Calibration, total_loss: Tensor, num_grads: int) -> float:
     """The mean loss per image of the images of all ranks, from the sum over those of this one."""
-    like = next(model.parameters()).detach().double()
-    return calibration.ranks.total(total_loss, like) / (num_grads * calibration.images_per_gradient)
+    (total,) = calibration.ranks.totals(float(total_loss))
+    return total / (num_grads * calibration.images_per_gradient)
 
 
-def share(calibration: Calibration, num_grads: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+def share(calibration: Calibration, num_grads: int, sums: Mapping[str, Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """This rank's batches, each of whole gradients: the number of its first gradient in the stream, images, labels.
+
+    Args:
+        calibration: The stream.
+        num_grads: How many gradients.
+        sums: All that the caller adds batches to, zeros at first. They are kept while the pass goes on; of a pass that
+            was cut off they are taken up, and the batches left out that are in them.
 
     Raises:
         PruningError: The stream ends before ``num_grads`` gradients.
     """
-    size, first = calibration.images_per_gradient, 0
+    size, first, shelf = calibration.images_per_gradient, 0, calibration.shelf
+    part = f"pass {calibration.ranks.rank}"
+    done = (shelf.get(part, sums) or {"batches": 0})["batches"]
     batches = whole(take(calibration.batches(), num_grads * size), size)
     for number, (images, labels) in enumerate(batches):
-        if calibration.ranks.owns(number):
+        if calibration.ranks.owns(number) and number >= done:
             yield first, images, labels
+            if shelf.is_due:
+                shelf.put(part, sums, {"batches": number + 1})
         first += len(images) // size
 
 

@@ -20,6 +20,7 @@ from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, budge
 from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.pruning.samples import take, too_few
 from ovit_deploy.pruning.scheme import Scheme
+from ovit_deploy.pruning.shelf import NOWHERE
 from ovit_deploy.pruning.spread import Spread
 from ovit_deploy.pruning.streaming import Problem, Settled, Solution, compensate_all, eliminate_all, held_bytes
 from ovit_deploy.pruning.tiles import from_tiles
@@ -134,8 +135,10 @@ def prune_in_pieces(problem: Problem, sparsity: float, *, rule: Rule, num_pieces
         problem: Where to start.
         sparsity: Fraction of zeros wanted over all targets together.
         rule: How removals are spread over blocks.
-        num_pieces: Steps, each with curvature of its own.
+        num_pieces: Steps, each with curvature of its own; several are begun again if they are cut off.
     """
+    if num_pieces > 1:
+        problem = replace(problem, calibration=replace(problem.calibration, shelf=NOWHERE))
     model, masks, pattern = problem.model, problem.masks, problem.scheme.pattern
     before = pattern.weights(model, masks)
     total = sum(mask.numel() for mask in masks.values())

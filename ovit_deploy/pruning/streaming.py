@@ -27,6 +27,7 @@ from ovit_deploy.pruning.allocation import Counts, Curve
 from ovit_deploy.pruning.fisher import Fishers, Span, block_size_for
 from ovit_deploy.pruning.method import Calibration, Masks, Report, target_weights
 from ovit_deploy.pruning.scheme import Scheme
+from ovit_deploy.pruning.shelf import NOWHERE, Facts, Groups
 from ovit_deploy.pruning.spill import Spilled
 from ovit_deploy.pruning.spread import FREE, Spread
 
@@ -111,18 +112,32 @@ def eliminate_all(problem: Problem) -> Solution:
     groups = plan(problem)
     weights = target_weights(problem.model, problem.masks)
     curves = {name: empty_curve(problem, weight) for name, weight in weights.items()}
-    jitter = dict.fromkeys(weights, 0.0)
-    mean_loss, kept = math.nan, None
+    kept = None
     spilled = None if problem.spill is None or len(groups) == 1 else Spilled(problem.spill, held_bytes(problem, groups))
-    for number, group in enumerate(groups, start=1):
-        found = group_fishers(problem, group, f"Fisher blocks, group {number} of {len(groups)}", mean_loss)
-        mean_loss = found.mean_loss
-        eliminate_group(problem, found, weights, curves, jitter)
+    start = {"jitter": dict.fromkeys(weights, 0.0), "mean_loss": math.nan}
+    part = going_on(problem, "eliminated", tensors_of(curves), start, worth_it=len(groups) > 1 and spilled is None)
+    for number, group in part.remaining(groups):
+        text = f"Fisher blocks, group {number} of {len(groups)}"
+        found = group_fishers(problem, group, text, part.facts["mean_loss"])
+        part.facts["mean_loss"] = found.mean_loss
+        eliminate_group(problem, found, weights, curves, part.facts["jitter"])
         kept = found if len(groups) == 1 else None
         if spilled is not None:
             spilled.put(found)
         del found  # before those of the next group are made: the budget holds one group
-    return Solution(curves, jitter, groups, mean_loss, kept, spilled)
+    return Solution(curves, part.facts["jitter"], groups, part.facts["mean_loss"], kept, spilled)
+
+
+def going_on(problem: Problem, name: str, tensors: dict[str, Tensor], facts: Facts, *, worth_it: bool) -> Groups:
+    """What groups have given so far; kept on the shelf where every group takes a pass over the images."""
+    shelf = problem.calibration.shelf if worth_it else NOWHERE
+    return Groups(shelf, name, tensors, facts, writes=problem.calibration.ranks.is_first)
+
+
+def tensors_of(curves: dict[str, Curve]) -> dict[str, Tensor]:
+    """What curves are made of."""
+    ranks = {f"rank {name}": curve.rank_KB for name, curve in curves.items()}
+    return ranks | {f"marginal {name}": curve.marginal_KB for name, curve in curves.items()}
 
 
 def eliminate_group(
@@ -160,13 +175,16 @@ def compensate_all(problem: Problem, solution: Solution, counts: Counts) -> Sett
     weights = target_weights(problem.model, problem.masks)
     kept = kept_masks(solution.curves, counts, problem.scheme.pattern.unit)
     ordered = {name: kept_KB.clone() for name, kept_KB in kept.items()}
-    loss = 0.0
-    for number, group in enumerate(solution.groups, start=1):
+    changed = {f"weight {name}": weight for name, weight in weights.items()}
+    changed |= {f"kept {name}": kept_KB for name, kept_KB in kept.items()}
+    again = not (solution.fishers or solution.spilled)
+    part = going_on(problem, "compensated", changed, {"loss": 0.0}, worth_it=again)
+    for number, group in part.remaining(solution.groups):
         found = solution.fishers or fishers_again(problem, solution, group, number)
-        loss += compensate_group(problem, found, weights, kept)
+        part.facts["loss"] += compensate_group(problem, found, weights, kept)
         del found  # before those of the next group are made
     swaps = sum(int((kept[name] & ~ordered[name]).sum()) for name in kept)
-    return Settled(weights, kept, loss, swaps)
+    return Settled(weights, kept, part.facts["loss"], swaps)
 
 
 def fishers_again(problem: Problem, solution: Solution, group: list[Span], number: int) -> Fishers:

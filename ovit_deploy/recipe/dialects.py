@@ -15,7 +15,7 @@ Modifiers in a mapping instead of a tagged list are those of SparseML's refactor
 
 from typing import Any, Literal
 
-from ovit_deploy.recipe import mask_types, quantization
+from ovit_deploy.recipe import llm_compressor, mask_types, quantization
 
 Dialect = Literal["sparseml", "cap"]
 DIALECTS: tuple[Dialect, ...] = ("sparseml", "cap")
@@ -52,6 +52,8 @@ def read_tagged(tag: str, values: dict[str, Any], dialect: Dialect) -> dict[str,
 
 def read_untagged(tag: str, values: dict[str, Any], *, one_shot: bool) -> tuple[str, dict[str, Any]]:
     """The tag and keys of a modifier in a mapping, in our words."""
+    if llm_compressor.is_theirs(tag, values):
+        return llm_compressor.NAMES[tag], llm_compressor.read(tag, values)
     values = {_RENAMED.get(key, key): value for key, value in values.items()}
     if "mask_type" in values:
         values["mask_type"] = mask_types.of_zeros(values["mask_type"])

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ovit_deploy.recipe.alternatives import dead_alternatives
 from ovit_deploy.recipe.load import read_recipe
-from ovit_deploy.recipe.modifiers import LearningRateFunctionModifier, TrainableParamsModifier
+from ovit_deploy.recipe.modifiers import LearningRateFunctionModifier
 from ovit_deploy.recipe.pruners import OViTPruningModifier
 from ovit_deploy.recipe.rates import RATES
 from ovit_deploy.recipe.schema import Recipe
@@ -166,7 +166,7 @@ def _on_a_model(recipe: Recipe, plan: Timeline, shapes: Shapes) -> Iterator[Find
     chosen: dict[str, list[str]] = {}
     for modifier, place in targeting(recipe):
         yield from _dead(modifier.params, place, shapes)
-        strict = not isinstance(modifier, TrainableParamsModifier) or modifier.params_strict
+        strict = getattr(modifier, "params_strict", True)
         try:
             chosen[place] = match(modifier.params, shapes) if strict else []
         except SelectorError as error:

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ovit_deploy.errors import RecipeError
-from ovit_deploy.recipe import carrier, dialects, expressions, stages, tags, yaml
+from ovit_deploy.recipe import carrier, dialects, expressions, llm_compressor, stages, tags, yaml
 from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dialects import DIALECTS, Dialect
+from ovit_deploy.recipe.modifiers import DistillationModifier, PerLayerDistillationModifier
 from ovit_deploy.recipe.names import nearest
 from ovit_deploy.recipe.schema import MODIFIERS, ModelSection, Recipe, Training
 from ovit_deploy.recipe.stages import Stage, Written
@@ -94,6 +96,7 @@ class _Reader:
         if not any(found) and not self.document.problems:
             self._problem((), "no modifiers: add a list under a key such as 'pruning_modifiers'")
         shared = found_stages[0].variables if found_stages else {}
+        self._check_teachers([item for stage in found for item in stage])
         sections = {key: self._section(key, data[key], shared) for key in _SECTIONS if key in data}
         if self.document.problems:
             return None
@@ -121,6 +124,18 @@ class _Reader:
         if named not in (None, "sparseml"):
             self._problem(("compat",), f"compat must be sparseml, or left out, not {named!r}")
         return "sparseml" if named == "sparseml" else None
+
+    def _check_teachers(self, items: list[_Read]) -> None:
+        """One teacher's opinion at a time: logits and layers do not go together."""
+        both = [
+            item for item in items if isinstance(item.modifier, DistillationModifier | PerLayerDistillationModifier)
+        ]
+        if len({type(item.modifier) for item in both}) < 2:
+            return
+        ordered = sorted(both, key=lambda item: item.modifier.start)
+        for one, other in pairwise(ordered):
+            if one.modifier.end_epoch < 0 or one.modifier.end_epoch > other.modifier.start:
+                self._problem(other.path, "distils while another modifier does: end one before the other starts")
 
     def _places(self, items: list[_Read]) -> tuple[str, ...]:
         """Where each stands; a modifier that an anchor repeats gets a number, so that each place is one modifier's."""
@@ -158,6 +173,8 @@ class _Reader:
 
     def _refused(self, written: Written, values: Any) -> bool:
         tag = written.tag.removeprefix("pytorch.")
+        if written.untagged and isinstance(values, dict) and llm_compressor.is_theirs(tag, values):
+            return False
         if tag not in MODIFIERS:
             unknown = f"unknown modifier !{tag}{nearest(tag, MODIFIERS)}"
             self._problem(written.path, tags.refusal(tag) or unknown)

@@ -137,6 +137,29 @@ class DistillationModifier(Modifier):
         return f"{told}, temperature {self.temperature:g}" if warm else told
 
 
+class PerLayerDistillationModifier(Modifier):
+    """Learn from the outputs of the dense model's layers: task loss + gain * sum of their normalized mean squares."""
+
+    student_layer_names: Selectors = Field(description="layers by name or re:pattern")
+    teacher_layer_names: Selectors | None = Field(None, description="the same names, or left out")
+    gain: float = Field(1.5, ge=0)
+    normalize: bool = Field(True, description="divide by the mean square of the dense layer's outputs")
+    epsilon: float = Field(1e-6, gt=0)
+    project_features: bool = Field(True, description="has no effect: both have the same shapes")
+    update_frequency: float | None = Field(None, description="has no effect")
+
+    @model_validator(mode="after")
+    def _compares_a_layer_with_itself(self) -> "PerLayerDistillationModifier":
+        if self.teacher_layer_names not in (None, self.student_layer_names):
+            raise ValueError("the teacher is the model itself before pruning: leave teacher_layer_names out")
+        return self
+
+    @property
+    def summary(self) -> str:
+        """What is learned, in a few words."""
+        return f"layers {', '.join(self.student_layer_names)}, gain {self.gain:g}"
+
+
 class ConstantPruningModifier(Modifier):
     """Keep the zeros that are there at ``start_epoch``."""
 

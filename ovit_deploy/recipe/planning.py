@@ -13,10 +13,12 @@ from ovit_deploy.recipe.timeline import (
     Distill,
     Freeze,
     HoldZeros,
+    LogSparsity,
     Prune,
     Quantize,
     Regrow,
     Score,
+    SetParameters,
     Timeline,
     Train,
     WeightDecay,
@@ -25,6 +27,7 @@ from ovit_deploy.recipe.timeline import (
 from ovit_deploy.selectors import Shapes
 
 _INSTANT = 1e-9
+_FLOAT = 4  # bytes of a weight
 Targets = Mapping[str, list[str]]
 
 
@@ -46,11 +49,18 @@ class Event:
 
 @dataclass(frozen=True)
 class Size:
-    """Weights that the recipe targets, and how many of them are left at its end."""
+    """Weights that the recipe targets, how many of them are left at its end, and the bytes of the run's files.
+
+    ``dense_bytes`` are those of model.safetensors, which holds zeros as it holds other numbers, ``mask_bytes`` those of
+    masks.safetensors. ``sparse_bytes`` would hold the kept weights alone, and a bit a weight that says which they are.
+    """
 
     tensors: int
     weights: int
     kept: int
+    dense_bytes: int
+    mask_bytes: int
+    sparse_bytes: int
 
 
 def events(
@@ -71,6 +81,10 @@ def events(
         teller.event(modifier.start, "learning rate", describe(modifier), place=place)
         for modifier, place in zip(recipe.modifiers, recipe.places, strict=True)
         if isinstance(modifier, RATES)
+    ]
+    told += [
+        teller.event(logger.start, "log", f"the sparsity of every matrix, every {logger.update_frequency:g} epochs")
+        for logger in plan.loggers
     ]
     told.sort(key=lambda event: event.epoch)
     return [*told, teller.event(plan.num_epochs, "end", "")]
@@ -114,6 +128,11 @@ class _Teller:
             case Train(modifier=modifier, place=place, ends=ends):
                 verb = "let learn" if modifier.trainable else "freeze"
                 return self.event(epoch, verb, "ends" if ends else "begins", place=place)
+            case SetParameters(value=value, place=place):
+                what = f"to {value:g}" if isinstance(value, float) else f"to {len(value)} numbers"
+                return self.event(epoch, "set", what, place=place)
+            case LogSparsity():
+                return self.event(epoch, "log", "sparsity of every matrix")
             case Quantize(modifier=modifier, place=place):
                 return self.event(epoch, "quantize", modifier.describe(), place=place)
             case Freeze(what=what):
@@ -151,9 +170,17 @@ def count(names: Iterable[str], shapes: Shapes) -> int:
 
 def final_size(recipe: Recipe, targets: Targets, shapes: Shapes) -> Size:
     """What is left of the pruned tensors when the recipe is over: each as its last pruning asks for."""
+    last = final_sparsities(recipe, targets)
+    weights, total = count(last, shapes), count(shapes, shapes)
+    kept = round(sum(math.prod(shapes[name]) * (1 - sparsity) for name, sparsity in last.items()))
+    sparse = _FLOAT * (total - weights + kept) + -(-weights // 8)
+    return Size(len(last), weights, kept, _FLOAT * total, weights, sparse)
+
+
+def final_sparsities(recipe: Recipe, targets: Targets) -> dict[str, float]:
+    """What the last pruning of each tensor asks of all its targets together."""
     last: dict[str, float] = {}
     for item in timeline(recipe).dated:
         if isinstance(item.action, Prune):
             last.update(dict.fromkeys(targets[item.action.place], item.action.sparsity))
-    kept = sum(math.prod(shapes[name]) * (1 - sparsity) for name, sparsity in last.items())
-    return Size(tensors=len(last), weights=count(last, shapes), kept=round(kept))
+    return last

@@ -209,6 +209,10 @@ class CAPruningModifier(OViTPruningModifier):
     allocation: Rule = "cumulative"
 
 
+class OBC_OBS_PruningModifier(CAPruningModifier):  # noqa: N801 - the tag
+    """CAP by its earlier name."""
+
+
 class OBSPruningModifier(FisherPruningModifier):
     """WoodFisher, oBERT (arXiv 2004.14340, 2203.07259): each weight judged once, summed single-weight updates."""
 
@@ -242,6 +246,16 @@ class FastOViTPruningModifier(GradientPruningModifier):
     num_grads: int = Field(256, ge=1)
     fisher_block_size: int = Field(192, ge=1)
     damp: float = Field(0.01, gt=0, description="relative to the mean diagonal")
+
+
+class FastCAPruningModifier(FastOViTPruningModifier):
+    """FastOViT as CAP's recipes call it, with their defaults: damping is a number, not a share of the mean diagonal."""
+
+    num_grads: int = Field(1024, ge=1)
+    fisher_block_size: int = Field(50, ge=1)
+    damp: float = Field(1e-7, gt=0, description="added to the diagonal")
+    block_size: None = None
+    global_sparsity: Literal[False] = False
 
 
 class LayerwisePruningModifier(SpreadingModifier):

@@ -14,18 +14,22 @@ from ovit_deploy.recipe.modifiers import (
     EpochRangeModifier,
     LearningRateFunctionModifier,
     LearningRateModifier,
+    PerLayerDistillationModifier,
     SetLearningRateModifier,
     SetWeightDecayModifier,
     TrainableParamsModifier,
 )
+from ovit_deploy.recipe.parameters import GradualParamModifier, SetParamModifier, SparsificationLoggingModifier
 from ovit_deploy.recipe.pruners import (
     CAPruningModifier,
+    FastCAPruningModifier,
     FastOViTPruningModifier,
     GlobalMagnitudePruningModifier,
     GMPruningModifier,
     GWProdPruningModifier,
     MagnitudePruningModifier,
     MFACPruningModifier,
+    OBC_OBS_PruningModifier,
     OBCPruningModifier,
     OBSPruningModifier,
     OViTPruningModifier,
@@ -62,6 +66,9 @@ class Training(Declaration):
     ema_decay: float | None = Field(None, gt=0, lt=1, description="save an average of the weights instead of the last")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of products while training (autocast)")
     augmentation: NamedAugmentation = Augmentation()
+    max_damaged_images: float = Field(
+        0.01, ge=0, lt=1, description="share of the training images that may be unreadable, and are left out"
+    )
     seed: int = Field(0, ge=0)
 
     @property
@@ -85,7 +92,11 @@ MODIFIERS: dict[str, type[Modifier]] = {
         LearningRateModifier,
         SetWeightDecayModifier,
         DistillationModifier,
+        PerLayerDistillationModifier,
         TrainableParamsModifier,
+        SetParamModifier,
+        GradualParamModifier,
+        SparsificationLoggingModifier,
         QuantizationModifier,
         ConstantPruningModifier,
         GMPruningModifier,
@@ -93,7 +104,9 @@ MODIFIERS: dict[str, type[Modifier]] = {
         GlobalMagnitudePruningModifier,
         OViTPruningModifier,
         CAPruningModifier,
+        OBC_OBS_PruningModifier,
         FastOViTPruningModifier,
+        FastCAPruningModifier,
         OBSPruningModifier,
         MFACPruningModifier,
         GWProdPruningModifier,

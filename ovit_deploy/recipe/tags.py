@@ -1,16 +1,12 @@
 """Modifiers that other tools know and we do not carry out yet: each is refused by name, with what to do instead."""
 
 _MAGNITUDE = "use !GMPruningModifier or !GlobalMagnitudePruningModifier"
-_OVIT = "use !OViTPruningModifier, or !CAPruningModifier with the same keys"
 _FAST = "use !FastOViTPruningModifier, whose damp is relative to the mean diagonal"
-_WEIGHTS = "remove it: only masks, learning rates, weight decay and what is trained can be scheduled"
 _QUANTIZE = "use !QuantizationModifier; recipes/README.md lists its keys"
 
 NOT_YET: dict[str, str] = {
-    "FastCAPruningModifier": _FAST,
     "FastCAPPruningModifier": _FAST,
-    "OBC_OBS_PruningModifier": f"it is the earlier name of CAP; {_OVIT}",
-    "TopKASTPruningModifier": f"it updates more weights than it keeps; {_MAGNITUDE}",
+    "TopKASTPruningModifier": "it trains weights that it leaves out; use !RigLPruningModifier or !ACDCPruningModifier",
     "StructuredPruningModifier": f"it removes whole filters; {_MAGNITUDE}",
     "LayerThinningModifier": "remove it: layers keep their shapes",
     "LayerPruningModifier": "remove it: layers are not dropped",
@@ -21,12 +17,8 @@ NOT_YET: dict[str, str] = {
     "AWQModifier": _QUANTIZE,
     "SmoothQuantModifier": _QUANTIZE,
     "LogarithmicEqualizationModifier": _QUANTIZE,
-    "SparseGPTModifier": "use !SparseGPTPruningModifier",
+    "SparseGPTModifier": "use !SparseGPTPruningModifier, or the keys of llm-compressor in a mapping",
     "OutputDistillationModifier": "use !DistillationModifier",
-    "PerLayerDistillationModifier": "use !DistillationModifier, which compares outputs",
-    "SetParamModifier": _WEIGHTS,
-    "GradualParamModifier": _WEIGHTS,
-    "SparsificationLoggingModifier": "remove it: metrics.jsonl in the run's folder tells the sparsity",
 }
 
 

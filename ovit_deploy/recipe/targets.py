@@ -2,17 +2,20 @@
 
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.modifiers import ConstantPruningModifier, TrainableParamsModifier
+from ovit_deploy.recipe.parameters import GradualParamModifier, SetParamModifier
 from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.selectors import SelectorError, Shapes, match, match_some
 
+Targeting = Sparsifier | ConstantPruningModifier | TrainableParamsModifier | SetParamModifier | GradualParamModifier
 
-def targeting(recipe: Recipe) -> list[tuple[Sparsifier | ConstantPruningModifier | TrainableParamsModifier, str]]:
+
+def targeting(recipe: Recipe) -> list[tuple[Targeting, str]]:
     """The modifiers that name parameters, and their places."""
     return [
         (modifier, place)
         for modifier, place in zip(recipe.modifiers, recipe.places, strict=True)
-        if isinstance(modifier, Sparsifier | ConstantPruningModifier | TrainableParamsModifier)
+        if isinstance(modifier, Targeting)
     ]
 
 
@@ -25,7 +28,7 @@ def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     problems = []
     for modifier, place in targeting(recipe):
-        strict = not isinstance(modifier, TrainableParamsModifier) or modifier.params_strict
+        strict = getattr(modifier, "params_strict", True)
         try:
             found[place] = match(modifier.params, shapes) if strict else match_some(modifier.params, shapes)
         except SelectorError as error:

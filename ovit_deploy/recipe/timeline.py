@@ -12,9 +12,11 @@ from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
     EpochRangeModifier,
+    PerLayerDistillationModifier,
     SetWeightDecayModifier,
     TrainableParamsModifier,
 )
+from ovit_deploy.recipe.parameters import GradualParamModifier, SetParamModifier, SparsificationLoggingModifier
 from ovit_deploy.recipe.pruners import EVERY_STEP, PruningModifier
 from ovit_deploy.recipe.quantization import QuantizationModifier
 from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
@@ -85,7 +87,7 @@ class WeightDecay:
 class Distill:
     """Learn from the dense model from here on; with no modifier, stop doing so."""
 
-    modifier: DistillationModifier | None
+    modifier: DistillationModifier | PerLayerDistillationModifier | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,19 @@ class Train:
     modifier: TrainableParamsModifier
     place: str
     ends: bool = False
+
+
+@dataclass(frozen=True)
+class SetParameters:
+    """Set the modifier's targets to a number, or to as many as they have."""
+
+    value: float | tuple[float, ...]
+    place: str
+
+
+@dataclass(frozen=True)
+class LogSparsity:
+    """Write down how sparse every matrix is."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,20 @@ class Freeze:
     what: Literal["observers", "batch norm"]
 
 
-Action = Prune | Score | Densify | Regrow | HoldZeros | WeightDecay | Distill | Train | Quantize | Freeze
+Action = (
+    Prune
+    | Score
+    | Densify
+    | Regrow
+    | HoldZeros
+    | WeightDecay
+    | Distill
+    | Train
+    | SetParameters
+    | LogSparsity
+    | Quantize
+    | Freeze
+)
 
 
 @dataclass(frozen=True)
@@ -132,6 +160,7 @@ class Timeline:
     rates: tuple[RateModifier, ...]
     default_rate: float
     pruners: tuple[tuple[PruningModifier, str], ...] = ()
+    loggers: tuple[SparsificationLoggingModifier, ...] = ()
     compat: Compat | None = None
 
     def learning_rate(self, epoch: float, step: float) -> float:
@@ -147,6 +176,10 @@ class Timeline:
 
     def due(self, epoch: float, step: float) -> list[Action]:
         """The actions of the step that starts at ``epoch`` and lasts ``step`` epochs."""
+        logs = any(logger.is_due(epoch, step) for logger in self.loggers)
+        return [*self._due(epoch, step), *([LogSparsity()] if logs else [])]
+
+    def _due(self, epoch: float, step: float) -> list[Action]:
         if self.compat == "sparseml":
             return self._due_in_sparseml(epoch, step)
         due = [item.action for item in self.dated if epoch - step / 2 <= item.epoch < epoch + step / 2]
@@ -206,6 +239,7 @@ def timeline(recipe: Recipe) -> Timeline:
         rates=rates_of(recipe.modifiers),
         default_rate=recipe.training.learning_rate,
         pruners=tuple((modifier, place) for modifier, place in pairs if isinstance(modifier, PruningModifier)),
+        loggers=tuple(modifier for modifier, _ in pairs if isinstance(modifier, SparsificationLoggingModifier)),
         compat=recipe.compat,
     )
 
@@ -229,12 +263,16 @@ def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
             return [Dated(modifier.start, HoldZeros(modifier, place))]
         case SetWeightDecayModifier():
             return [Dated(modifier.start, WeightDecay(modifier.weight_decay))]
-        case DistillationModifier():
+        case DistillationModifier() | PerLayerDistillationModifier():
             stop = [Dated(modifier.end_epoch, Distill(None))] if modifier.end_epoch >= 0 else []
             return [Dated(modifier.start, Distill(modifier)), *stop]
         case TrainableParamsModifier():
             stop = [Dated(modifier.end_epoch, Train(modifier, place, ends=True))] if modifier.end_epoch >= 0 else []
             return [Dated(modifier.start, Train(modifier, place)), *stop]
+        case SetParamModifier():
+            return [Dated(modifier.start, SetParameters(modifier.val, place))]
+        case GradualParamModifier():
+            return [Dated(epoch, SetParameters(value, place)) for epoch, value in modifier.values]
         case QuantizationModifier():
             return [Dated(modifier.start, Quantize(modifier, place)), *_freezings(modifier)]
     return []

@@ -6,8 +6,17 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
-from ovit_deploy.data import Preprocessing, calibration_batches, load_data, sample_images, train_batches, train_loader
-from ovit_deploy.data.order import EpochOrder
+from ovit_deploy.data import (
+    Preprocessing,
+    calibration_batches,
+    eval_loader,
+    load_data,
+    sample_images,
+    train_batches,
+    train_loader,
+)
+from ovit_deploy.data.order import EpochOrder, StepDraws
+from ovit_deploy.data.sources import ArrayImages
 from ovit_deploy.errors import DataError
 from ovit_deploy.recipe.augmentation import PRESETS
 from ovit_deploy.recipe.schema import Augmentation, Training
@@ -87,6 +96,65 @@ def test_accumulated_batches_are_fed_together(data) -> None:
     loader = train_loader(Subset(data.train, range(70)), SMALL, training)
     assert len(loader) == 2
     assert [len(labels) for _, labels in loader] == [30, 30]
+
+
+@pytest.mark.parametrize(("batch", "num_ranks"), [(8, 1), (8, 2), (8, 4), (6, 2), (6, 3), (5, 5)])
+def test_ranks_share_each_step_without_gap_or_overlap(batch, num_ranks) -> None:
+    """And where each takes an even number, it has both images of every pair that mixup mixes."""
+    order = EpochOrder(3 * batch + 1, seed=1)
+    order.set_epoch(2)
+    whole = list(order)
+    ranks = [list(StepDraws(order, batch, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks)]
+    for step, shares in enumerate(zip(*ranks, strict=True)):
+        draws = whole[step * batch : (step + 1) * batch]
+        assert sorted(draw for share in shares for draw in share) == draws
+        for share in shares if batch // num_ranks % 2 == 0 else ():
+            places = [draws.index(draw) for draw in share]
+            assert [first + last for first, last in zip(places, reversed(places), strict=True)] == [batch - 1] * len(
+                share
+            )
+    assert len(ranks[0]) == 3
+
+
+def test_a_step_that_cannot_be_shared_evenly_is_an_error(data) -> None:
+    with pytest.raises(DataError, match="the 10 images of a step cannot be shared evenly by 4 processes"):
+        train_loader(data.train, SMALL, Training(batch_size=10), num_ranks=4)
+    mixed = Training(batch_size=10, augmentation=Augmentation(mixup=0.2))
+    with pytest.raises(DataError, match="in pairs") as refused:
+        train_loader(data.train, SMALL, mixed, rank=1, num_ranks=2)
+    assert "a multiple of 4" in refused.value.hint
+
+
+def test_ranks_evaluate_every_image_once(data) -> None:
+    few = Subset(data.test, range(70))
+    shares = [list(eval_loader(few, SMALL, 20, rank=rank, num_ranks=3)) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 1, 1]
+    found = torch.cat([shares[number % 3][number // 3][0] for number in range(4)])
+    assert torch.equal(found, torch.cat([images for images, _ in eval_loader(few, SMALL, 20)]))
+
+
+def test_other_processes_prepare_the_same_images(data) -> None:
+    few = Subset(data.train, range(20))
+    training = Training(batch_size=8, augmentation=Augmentation(preset="deit", mixup=0))
+    here, there = (
+        list(islice(train_batches(train_loader(few, SMALL, training, num_workers=workers), first_step=1), 4))
+        for workers in (0, 2)
+    )
+    for (images, labels), (same_images, same_labels) in zip(here, there, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+
+
+class Damaged(ArrayImages):
+    def __getitem__(self, index):
+        raise DataError(f"image {index} is damaged", "replace it")
+
+
+def test_an_error_in_another_process_comes_through_as_it_is() -> None:
+    damaged = Damaged(np.zeros((2, 4, 4), np.uint8), np.zeros(2))
+    with pytest.raises(DataError, match="^image 0 is damaged") as told:
+        list(eval_loader(damaged, SMALL, 2, num_workers=1))
+    assert told.value.hint == "replace it"
 
 
 def test_rand_augment_acts_beside_a_padded_crop(data) -> None:

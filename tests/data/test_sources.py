@@ -4,10 +4,11 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from timm.data.readers import create_reader
 
 from ovit_deploy.assets.build import choose
 from ovit_deploy.data import load_data
-from ovit_deploy.data.sources import DEBIAN_FASHION_MNIST, EMBEDDED, read_idx
+from ovit_deploy.data.sources import DEBIAN_FASHION_MNIST, EMBEDDED, ReaderImages, read_idx
 from ovit_deploy.errors import DataError
 
 
@@ -65,6 +66,31 @@ def test_missing_data_are_told(name, told, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("OVIT_DEPLOY_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=told):
         load_data(name)
+
+
+def test_a_hugging_face_data_set_is_read_by_number(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("datasets", reason="datasets is not installed")
+    monkeypatch.setenv("OVIT_DEPLOY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    data = load_data(f"hfds/{folder_of_images(tmp_path / 'images', ('train', 'test'))}")
+    image, label = data.test[1]
+    assert (image.getpixel((0, 0)), label, data.classes) == ((100, 0, 0), 1, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("name", ["wds/imagenet", "tfds/imagenet2012", "HFIDS/timm/imagenet-1k-wds"])
+def test_a_stream_is_refused_and_what_to_use_is_told(name) -> None:
+    with pytest.raises(DataError, match="read as a stream") as refused:
+        load_data(name)
+    assert "hfds/" in refused.value.hint
+
+
+def test_an_image_that_a_reader_cannot_decode_is_named_not_replaced_by_the_next(tmp_path) -> None:
+    folder_of_images(tmp_path)
+    (tmp_path / "train" / "dog" / "0.png").write_bytes(b"\x89PNG broken")
+    images = ReaderImages(create_reader("", root=str(tmp_path / "train")))
+    assert images[0][0].getpixel((0, 0)) == (0, 0, 0)
+    with pytest.raises(DataError, match=r"0\.png \(number 1\): cannot be read"):
+        images[1]
 
 
 def test_a_folder_without_a_test_split_is_refused(tmp_path) -> None:

@@ -87,14 +87,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying_at_step(runs: Path, step: int, recipe: str, resume: bool) -> None:
+def dying_at_step(runs: Path, step: int, recipe: str, resume: bool, **settings: Any) -> None:
     """Killed right after that step, before anything of it is saved."""
 
     def watch(done: Progress) -> None:
         if done.step == step:
             die()
 
-    go(runs, recipe, resume=resume, watchers=Watchers(step=watch))
+    go(runs, recipe, resume=resume, watchers=Watchers(step=watch), **settings)
 
 
 def dying_at_call(runs: Path, module: str, name: str, number: int, recipe: str, resume: bool) -> None:

@@ -2,10 +2,10 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 import torch
+from failing_disk import Disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,59 +17,6 @@ CONTENT = {
     "optimizer": {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"betas": (0.9, 0.999), "lr": 0.1}]},
     "none": None,
 }
-
-
-class Disk:
-    """Counts writes, flushes and renamings, and lets one of them fail."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.failing: int | None = None
-        self.error = errno.ENOSPC
-        self.calls = 0
-        rename, fsync, opened = Path.replace, os.fsync, Path.open
-
-        def replace(path: Path, target: Path) -> Path:
-            self.count()
-            return rename(path, target)
-
-        def flush(descriptor: int) -> None:
-            self.count()
-            fsync(descriptor)
-
-        def open_counted(path: Path, mode: str = "r", *rest):
-            file = opened(path, mode, *rest)
-            return _Written(file, self) if "w" in mode else file
-
-        monkeypatch.setattr(Path, "replace", replace)
-        monkeypatch.setattr(os, "fsync", flush)
-        monkeypatch.setattr(Path, "open", open_counted)
-
-    def count(self) -> None:
-        self.calls += 1
-        if self.calls == self.failing:
-            raise OSError(self.error, os.strerror(self.error))
-
-
-class _Written:
-    """A file whose writing may fail half-way."""
-
-    def __init__(self, file, disk: Disk) -> None:
-        self.file = file
-        self.disk = disk
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.file.close()
-
-    def __getattr__(self, name: str):
-        return getattr(self.file, name)
-
-    def write(self, content: bytes) -> None:
-        self.file.write(content[: len(content) // 2])
-        self.disk.count()
-        self.file.write(content[len(content) // 2 :])
 
 
 def silent(_: str) -> None:

@@ -17,6 +17,8 @@ EXTRA = {
     "OBSPruningModifier": "fisher_block_size: 32, num_grads: 16",
     "OViTPruningModifier": "fisher_block_size: 32, num_grads: 16",
     "CAPruningModifier": "fisher_block_size: 32, num_grads: 16",
+    "OBC_OBS_PruningModifier": "fisher_block_size: 32, num_grads: 16",
+    "FastCAPruningModifier": "fisher_block_size: 32, num_grads: 16",
     "FastOViTPruningModifier": "fisher_block_size: 32, num_grads: 16",
     "GWProdPruningModifier": "num_grads: 16",
     "SparseGPTPruningModifier": "num_samples: 16",

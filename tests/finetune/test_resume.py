@@ -31,6 +31,7 @@ from ovit_deploy.finetune import generations
 from ovit_deploy.finetune.fingerprint import Start
 from ovit_deploy.finetune.run import Watchers
 from ovit_deploy.models import Choice
+from ovit_deploy.pruning import fisher, shelf, streaming
 from ovit_deploy.recipe.load import parse_recipe
 
 KILLED = -9
@@ -95,6 +96,21 @@ def test_killed_between_two_prunings_and_again_in_the_last_step(tmp_path, uninte
 def test_killed_right_after_a_pruning_before_it_is_saved(tmp_path, uninterrupted) -> None:
     assert in_a_process(dying_at_call, tmp_path, generations.__name__, "save", 3, "gradual", False) == KILLED
     assert resumed(tmp_path) == uninterrupted["gradual"]
+
+
+def _dying_in_the_second_elimination(runs: Path) -> None:
+    shelf.SECONDS_BETWEEN = 0.0
+    dying_at_call(runs, streaming.__name__, "eliminate_group", 2, "gradual", False)
+
+
+def test_killed_inside_a_pruning_it_goes_on_from_the_sums_that_were_kept(tmp_path, uninterrupted, monkeypatch) -> None:
+    assert in_a_process(_dying_in_the_second_elimination, tmp_path) == KILLED
+    assert (tmp_path / PARTIAL / "resume" / "pruning" / "pass 0.0").is_dir()
+    batches, real = [], fisher.batch_gradients
+    monkeypatch.setattr(fisher, "batch_gradients", lambda *given: (batches.append(given), real(*given))[1])
+    go(tmp_path, resume=True)
+    assert len(batches) == 1  # of the third pruning; the second had all of its own
+    assert sha256(tmp_path) == uninterrupted["gradual"]
 
 
 @pytest.mark.parametrize(("kind", "number"), [("write", 5), ("fsync", 8), ("fsync", 9)])

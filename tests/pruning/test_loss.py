@@ -136,7 +136,7 @@ def test_a_gradient_may_be_that_of_the_mean_loss_of_several_images(size, batch, 
 def test_batches_hold_whole_gradients_in_the_order_of_the_stream():
     images, _ = images_and_labels(40)
     calibration = replace(tiny_calibration(40, 7), images_per_gradient=6)
-    batches = list(share(calibration, 5))
+    batches = list(share(calibration, 5, {}))
     assert [len(labels) % 6 for _, _, labels in batches] == [0] * len(batches)
     assert [first for first, _, _ in batches] == [0, 1, 2, 3, 4]
     assert torch.equal(torch.cat([part for _, part, _ in batches]), images[:30])

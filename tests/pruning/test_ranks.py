@@ -40,9 +40,23 @@ def results(ranks: Ranks) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def check_exchange(ranks: Ranks) -> None:
+    """Sums over the ranks, and what rank 0 has, of every kind of tensor."""
+    own = ranks.rank + 1
+    tensors = [torch.full((2, 3), float(own)), torch.tensor(own), torch.full((4,), own, dtype=torch.float64)]
+    ranks.add_up(tensors)
+    assert [float(tensor.sum()) for tensor in tensors] == [18, 3, 12]
+    mask, weight = torch.tensor([True, False, ranks.is_first]), torch.full((2, 2), -1.5 * own)
+    ranks.take_first([mask, weight.T])
+    assert mask.tolist() == [True, False, True]
+    assert (weight == -1.5).all()
+    assert ranks.totals(0.5, own) == [1, 3]
+
+
 def work(rank: int, folder: str) -> None:
     limit = timedelta(minutes=5)
     distributed.init_process_group("gloo", f"file://{folder}/store", timeout=limit, rank=rank, world_size=2)
+    check_exchange(Ranks.of_process_group())
     save_file(results(Ranks.of_process_group()), f"{folder}/{rank}.safetensors")
     distributed.destroy_process_group()
 

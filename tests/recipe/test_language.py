@@ -254,8 +254,8 @@ def test_a_mapping_that_prunes_globally_is_global_magnitude() -> None:
 
 
 def test_a_mappings_unsupported_modifier_is_refused_at_its_place() -> None:
-    text = "my_stage:\n  pruning_modifiers:\n    SparseGPTModifier:\n      sparsity: 0.5\n"
-    assert problems(text)[0].startswith("r.yaml:3:5: !SparseGPTModifier is not supported yet; use !SparseGPT")
+    text = "my_stage:\n  pruning_modifiers:\n    GPTQModifier:\n      scheme: W4A16\n"
+    assert problems(text)[0].startswith("r.yaml:3:5: !GPTQModifier is not supported yet; use !Quantization")
 
 
 def test_a_mappings_update_frequency_by_the_wrong_name_is_not_dropped() -> None:
