@@ -20,6 +20,7 @@ from ovit_deploy.cli.compare import compare
 from ovit_deploy.cli.engines import engines
 from ovit_deploy.cli.evaluate import evaluate
 from ovit_deploy.cli.expand import expand
+from ovit_deploy.cli.explain import explain
 from ovit_deploy.cli.export import export
 from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
@@ -35,7 +36,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), consume_multiple=False),
 )
-for number, verb in enumerate((prune, export, bench, report, train, evaluate, compare, sensitivity)):
+for number, verb in enumerate((prune, export, bench, explain, report, train, evaluate, compare, sensitivity)):
     app.command(verb, sort_key=number)
 app.command(engines)
 app.command(expand)

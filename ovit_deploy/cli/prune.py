@@ -1,8 +1,12 @@
 """``ovit-deploy prune``: a trained model becomes sparse, by a recipe."""
 
 from pathlib import Path
+from typing import Annotated
 
-from ovit_deploy.cli import common, lists, render
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from ovit_deploy.cli import common, lists, render, target
 from ovit_deploy.cli.beginning import Beginning, Options, begin
 from ovit_deploy.errors import OvitError, RecipeError
 from ovit_deploy.finetune.tracking import TrackerName
@@ -18,6 +22,11 @@ def prune(
     data: str | None = None,
     name: str | None = None,
     sweep: str | None = None,
+    target_latency: str | None = None,
+    engine: str = "deepsparse",
+    batch_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    threads: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    levels: str | None = None,
     recipe_arg: tuple[str, ...] = (),
     memory_budget: str | None = None,
     device: str | None = None,
@@ -42,6 +51,12 @@ def prune(
         name: Of the run; by default the recipe's name and the time.
         sweep: Sparsities with commas between, such as 0.5,0.75,0.9: a run for each, NAME-50 and so on, from one pass
             over the gradients. For recipes that prune once, at the start.
+        target_latency: A time, such as 12ms: the layers' sparsities are chosen for it, from measured latencies and the
+            pruner's predicted losses; then the run is exported and timed.
+        engine: What the time is meant on; options follow a colon: openvino:precision=bf16.
+        batch_size: Images in that time.
+        threads: Of the engine.
+        levels: Sparsities that a layer may get, with commas between, besides none.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         memory_budget: What pruning may use, such as 6GB; by default half of the free memory. Under torchrun that of
             each process.
@@ -53,6 +68,11 @@ def prune(
         dry_run: Print the timeline and the matched layers, and stop.
         json: Print the facts of the run as JSON.
     """
+    if target_latency is not None and (sweep is not None or resume is not None):
+        other = "--sweep" if sweep is not None else "--resume"
+        raise OvitError(
+            f"--target-latency with {other}: these do not go together", "a run keeps its recipe: resume it alone"
+        )
     wanted = lists.sparsities(sweep, "--sweep") if sweep is not None else ()
     if wanted and (dry_run or resume is not None):
         raise OvitError(
@@ -60,6 +80,8 @@ def prune(
         )
     if wanted and common.started_rank() is not None:
         raise OvitError("--sweep under torchrun: a sweep runs in one process", "start it without torchrun")
+    if target_latency is not None and common.started_rank() is not None:
+        raise OvitError("--target-latency under torchrun: it measures in one process", "start it without torchrun")
     given = Options(
         recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget, device, workers, track
     )
@@ -67,6 +89,10 @@ def prune(
     read = asked.recipe
     if not any(isinstance(modifier, Sparsifier) for modifier in read.modifiers):
         raise RecipeError(f"{read.source}: prunes nothing", "add a pruning modifier, or use ovit-deploy train")
+    if target_latency is not None:
+        goal = target.goal_of(target_latency, engine, levels)
+        target.prune_to(goal, asked, batch_size=batch_size, threads=threads, dry_run=dry_run, json=json)
+        return
     if dry_run:
         common.show_plan(read, asked.choice)
         return

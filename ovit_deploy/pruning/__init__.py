@@ -26,6 +26,7 @@ A method = curvature x saliency x update x allocation:
                  those to the right of a column, all rows at once                      column_sweep.py
     allocation   how removals are spread over blocks and layers: by loss, or by shares    allocation.py, shares.py,
                  of each layer; with bounds and prices of layers                          spread.py, owl.py, prices.py
+                 or by a time that the model may take, from latencies of layers           latency.py
 
                        curvature             saliency       update        allocation
     OViT               block Fisher          greedy OBS     compensate    any, hull by default
