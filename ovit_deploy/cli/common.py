@@ -26,6 +26,7 @@ from ovit_deploy.recipe.timeline import (
     Quantize,
     Regrow,
     Score,
+    Thin,
     Train,
     WeightDecay,
 )
@@ -97,6 +98,8 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
         case Prune(modifier=modifier, sparsity=sparsity, place=place):
             kind = type(modifier).__name__.removesuffix("Modifier")
             return "prune", f"{kind} to {sparsity:.2%} of {len(targets[place])} tensors"
+        case Thin(modifier=modifier, sparsity=sparsity):
+            return "remove", modifier.describe(sparsity)
         case Score(place=place):
             return "score", f"how training moves {len(targets[place])} tensors"
         case Densify(place=place):

@@ -8,6 +8,7 @@ from ovit_deploy.errors import OvitError, RecipeError
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe import Recipe
 from ovit_deploy.recipe.sparsifier import Sparsifier
+from ovit_deploy.recipe.structured import StructuredModifier
 
 
 def prune(
@@ -54,7 +55,7 @@ def prune(
     given = Options(recipe, recipe_arg, model, checkpoint, pretrained, data, name, memory_budget)
     asked = begin(given, resume)
     read = asked.recipe
-    if not any(isinstance(modifier, Sparsifier) for modifier in read.modifiers):
+    if not any(isinstance(modifier, Sparsifier | StructuredModifier) for modifier in read.modifiers):
         raise RecipeError(f"{read.source}: prunes nothing", "add a pruning modifier, or use ovit-deploy train")
     if dry_run:
         common.show_plan(read, asked.choice)

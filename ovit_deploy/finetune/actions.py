@@ -14,6 +14,7 @@ from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
+from ovit_deploy.finetune.thinning import thin
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
@@ -33,9 +34,11 @@ from ovit_deploy.recipe.timeline import (
     Quantize,
     Regrow,
     Score,
+    Thin,
     Train,
     WeightDecay,
 )
+from ovit_deploy.structure import Structure
 
 
 class Calibrate(Protocol):
@@ -69,6 +72,8 @@ class State:
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
     quantization: Quantization | None = None
+    structure: Structure | None = None  # of a model that parts were removed from
+    first_costs: dict[str, int] = field(default_factory=dict)  # by place: of the model when its removals began
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -76,6 +81,8 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
     match action:
         case Prune():
             _prune(action, state, epoch)
+        case Thin():
+            state.prunings.append(thin(action, state, epoch))
         case Score():
             dynamic.start_scores(action, state)
         case Densify():

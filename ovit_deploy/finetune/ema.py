@@ -24,12 +24,12 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float, masks: Mapping[str, Tensor]) -> None:
         self.model = model
         self.masks = masks
-        self.steps = 0
-        self.average = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self.decay = decay
+        self.restart()
 
     def restart(self) -> None:
-        """Forget everything but the weights as they are now."""
-        self.average.set(self.model)
+        """Forget everything but the weights as they are now, and have their shapes."""
+        self.average = ModelEmaV3(self.model, decay=self.decay, use_warmup=True)
         self.steps = 0
 
     @torch.no_grad()

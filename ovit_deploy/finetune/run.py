@@ -30,8 +30,10 @@ from ovit_deploy.pruning import Calibration, Method
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.sparsifier import Sparsifier
+from ovit_deploy.recipe.structured import StructuredModifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Action, Distill, Prune
+from ovit_deploy.structure import Structure
 from ovit_deploy.working_folder import RESUME
 
 
@@ -118,6 +120,7 @@ def run(
             scratch=kept,
             methods=dict(methods or {}),
             compat=recipe.compat,
+            structure=Structure.from_dict(choice.spec.structure) if choice.spec.structure else None,
         )
         loop.train(
             state,
@@ -133,13 +136,14 @@ def run(
         facts = _facts(recipe, choice, data, journal.dense, evaluate(model, test), state)
         facts |= {"seconds": journal.seconds, "preprocessing": preprocessing.as_dict()}
         facts |= {"resumed_at_steps": journal.resumed_at} if journal.resumed_at else {}
-        _save(folder, state, replace(choice.spec, quantization=facts["quantization"]), recipe, facts)
+        spec = replace(choice.spec, quantization=facts["quantization"], structure=facts["structure"])
+        _save(folder, state, spec, recipe, facts)
     return Finished(runs / name, facts)
 
 
 def _command(recipe: Recipe, name: str) -> str:
     """How a user goes on with a run."""
-    prunes = any(isinstance(modifier, Sparsifier) for modifier in recipe.modifiers)
+    prunes = any(isinstance(modifier, Sparsifier | StructuredModifier) for modifier in recipe.modifiers)
     return f"ovit-deploy {'prune' if prunes else 'train'} --resume {name}"
 
 
@@ -190,6 +194,7 @@ def _facts(
         },
         "prunings": state.prunings,
         "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
+        "structure": state.structure.as_dict() if state.structure else None,
         "versions": versions(),
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
     }

@@ -33,6 +33,12 @@ from ovit_deploy.recipe.pruners import (
     WandaPruningModifier,
 )
 from ovit_deploy.recipe.quantization import QuantizationModifier
+from ovit_deploy.recipe.structured import (
+    DepthPruningModifier,
+    HeadPruningModifier,
+    HeadWidthPruningModifier,
+    WidthPruningModifier,
+)
 
 
 class ModelSection(Declaration):
@@ -103,6 +109,10 @@ MODIFIERS: dict[str, type[Modifier]] = {
         MovementPruningModifier,
         ACDCPruningModifier,
         RigLPruningModifier,
+        HeadPruningModifier,
+        WidthPruningModifier,
+        HeadWidthPruningModifier,
+        DepthPruningModifier,
     )
 }
 

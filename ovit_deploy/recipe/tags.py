@@ -1,6 +1,7 @@
 """Modifiers that other tools know and we do not carry out yet: each is refused by name, with what to do instead."""
 
 _MAGNITUDE = "use !GMPruningModifier or !GlobalMagnitudePruningModifier"
+_STRUCTURED = "use !HeadPruningModifier, !WidthPruningModifier or !HeadWidthPruningModifier"
 _OVIT = "use !OViTPruningModifier, or !CAPruningModifier with the same keys"
 _FAST = "use !FastOViTPruningModifier, whose damp is relative to the mean diagonal"
 _WEIGHTS = "remove it: only masks, learning rates, weight decay and what is trained can be scheduled"
@@ -11,9 +12,9 @@ NOT_YET: dict[str, str] = {
     "FastCAPPruningModifier": _FAST,
     "OBC_OBS_PruningModifier": f"it is the earlier name of CAP; {_OVIT}",
     "TopKASTPruningModifier": f"it updates more weights than it keeps; {_MAGNITUDE}",
-    "StructuredPruningModifier": f"it removes whole filters; {_MAGNITUDE}",
-    "LayerThinningModifier": "remove it: layers keep their shapes",
-    "LayerPruningModifier": "remove it: layers are not dropped",
+    "StructuredPruningModifier": f"it removes whole filters; {_STRUCTURED}",
+    "LayerThinningModifier": f"layers are thinned where they are pruned: {_STRUCTURED}",
+    "LayerPruningModifier": "it names layers; use !DepthPruningModifier, which chooses blocks",
     "PowerpropagationModifier": f"it trains other weights than it stores; {_MAGNITUDE}",
     "ASRegModifier": "remove it: regularisers cannot be scheduled",
     "vLLMQuantizationModifier": _QUANTIZE,
