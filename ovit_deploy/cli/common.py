@@ -171,9 +171,19 @@ def show_summary(finished: "Finished") -> None:
             ("method", "epoch", "sparsity", "predicted loss", "measured loss", "seconds"),
             [_pruning(line) for line in facts["prunings"]],
         )
+        if facts["structure"]:
+            render.line(_structure(facts))
         sparsity = facts["sparsity"]
         render.line(f"sparsity: {sparsity['prunable']:.2%} of prunable weights, {sparsity['all']:.2%} of all")
     render.line(f"time: {facts['seconds']:.0f} s    run: {finished.folder}")
+
+
+def _structure(facts: dict[str, Any]) -> str:
+    """What is left after parts were removed, in a line."""
+    blocks = facts["structure"]["blocks"]
+    heads, widths = (", ".join(str(block[key]) for block in blocks) for key in ("heads", "width"))
+    size = f"{facts['model']['parameters']:,} parameters"
+    return f"structure: {len(blocks)} blocks of heads {heads} and widths {widths}; {size}"
 
 
 def accuracy_cells(facts: dict[str, Any]) -> tuple[str, str, str]:

@@ -67,7 +67,8 @@ def thin(action: Thin, state: "State", epoch: float) -> dict[str, Any]:
         "predicted_loss_increase": removal.predicted_loss,
         "measured_loss_increase": None if after is None else after - removal.details["calibration_loss"],
         "seconds": time.perf_counter() - started,
-        "details": removal.details | {"budget": modifier.kind, "structure": left.as_dict()},
+        "details": removal.details
+        | {"budget": modifier.kind, "cost_before": now, "cost_after": costs.of(left), "structure": left.as_dict()},
     }
 
 
