@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
+from ovit_deploy.pruning import measured_depth
 from ovit_deploy.pruning.consumers import consumers_of
 from ovit_deploy.pruning.group_budget import Offer, spend
 from ovit_deploy.pruning.group_obs import Curve, compensated, damped, eliminate_groups
@@ -36,6 +37,8 @@ def choose(model: nn.Module, settings: Settings, budget: Budget, calibration: Ca
         return _removal(model, numbers, _ascending(scores, len(sizes)), budget)
     if calibration is None:
         raise PruningError(f"saliency {settings.saliency} needs calibration images", "give some")
+    if settings.saliency == "loss":
+        return measured_depth.choose(model, settings, budget, calibration)
     told = consumers_of(
         model, {name: layer_of(model, name).in_features for name in names}, calibration, settings.num_grads
     )

@@ -4,6 +4,7 @@
     obs         group OBS (group_obs.py), greedy, re-evaluated at each step               compensate
     taylor      1/2 mean of squared gate gradients (Molchanov et al., arXiv 1906.10771)   none
     magnitude   sum of squares of all its weights                                         none
+    loss        blocks only: the calibration loss without it, measured (measured_depth.py) none
 
 Curves of all layers compete by loss for what they cost (group_budget.py). What differs between heads and neurons, and
 blocks, is in head_width.py and depth.py.
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from ovit_deploy.structure import Costs, Kept
 
 Part = Literal["heads", "neurons", "blocks"]
-Saliency = Literal["obs", "taylor", "magnitude"]
+Saliency = Literal["obs", "taylor", "magnitude", "loss"]
 
 
 @dataclass(frozen=True)

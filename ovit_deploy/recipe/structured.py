@@ -10,6 +10,7 @@ from ovit_deploy.recipe.sparsifier import Fraction
 
 Part = Literal["heads", "neurons", "blocks"]
 Kind = Literal["heads", "neurons", "blocks", "flops", "parameters"]
+Saliency = Literal["obs", "taylor", "magnitude", "loss"]
 
 
 class StructuredModifier(Modifier):
@@ -28,7 +29,7 @@ class StructuredModifier(Modifier):
     init_sparsity: Fraction = 0.0
     final_sparsity: Fraction
     inter_func: Interpolation = "cubic"
-    saliency: Literal["obs", "taylor", "magnitude"] = Field(
+    saliency: Saliency = Field(
         "obs", description="obs: group OBS, what stays compensates; taylor: squared gate gradients; magnitude: squares"
     )
     num_grads: int = Field(1024, ge=1, description="training images whose gradients decide; magnitude takes none")
@@ -70,6 +71,12 @@ class StructuredModifier(Modifier):
             raise ValueError(f"final_sparsity {self.final_sparsity:g} is below init_sparsity {self.init_sparsity:g}")
         return self
 
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> "StructuredModifier":
+        if self.saliency == "loss" and self.parts != ("blocks",):
+            raise ValueError("saliency loss is measured of blocks only: use obs, taylor or magnitude")
+        return self
+
 
 class HeadPruningModifier(StructuredModifier):
     """Remove attention heads: rows of Q, K and V, columns of the projection; blocks may keep different numbers."""
@@ -106,5 +113,8 @@ class DepthPruningModifier(StructuredModifier):
 
     parts: ClassVar[tuple[Part, ...]] = ("blocks",)
 
+    saliency: Saliency = Field(
+        "loss", description="loss: of the images without a block, measured; the others as for heads and widths"
+    )
     budget: Literal["blocks", "flops", "parameters"] = "blocks"
     min_blocks: int = Field(1, ge=1, description="that the network keeps")

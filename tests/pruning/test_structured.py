@@ -84,7 +84,7 @@ def test_copies_of_neurons_are_made_up_for() -> None:
     torch.testing.assert_close(removed(model, removal)(images), model(images), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("saliency", SALIENCIES)
+@pytest.mark.parametrize("saliency", [*SALIENCIES, "loss"])
 def test_a_block_that_does_nothing_goes_first(saliency: Saliency) -> None:
     model = tiny_vit()
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_a_block_that_does_nothing_goes_first(saliency: Saliency) -> None:
         for layer in (model.blocks[0].attn.qkv, model.blocks[0].mlp.fc1):
             layer.weight.mul_(0.5)
     removal = depth.choose(model, settings_of(saliency), half(model, 0.6), tiny_calibration())
-    assert list(removal.kept.heads) == [1]
+    assert list(removal.kept.heads) == [1] and len(model.blocks) == 2
     assert removed(model, removal)(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
 
 

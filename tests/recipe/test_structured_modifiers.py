@@ -54,6 +54,7 @@ def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
             recipe("- !HeadWidthPruningModifier {final_sparsity: 0.2, start_epoch: 0, end_epoch: 0, budget: heads}"),
             "budget",
         ),
+        (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, saliency: loss}}"), "saliency loss is measured of blocks only"),
         (recipe("- !StructuredPruningModifier {}"), "use !HeadPruningModifier"),
     ],
 )
