@@ -7,7 +7,6 @@ columns q of W it is the sum of ``g_i * W`` over them, and for a branch over all
 Shape suffixes: N samples, T tokens, O outputs, I inputs (one more where there is a bias).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -63,7 +62,7 @@ class Told:
 
 
 def consumers_of(model: nn.Module, groups: dict[str, int], calibration: Calibration, num_grads: int) -> Told:
-    """Pass over ``num_grads`` samples.
+    """Pass over ``num_grads`` samples; where processes share them, sums are those of all, ``branch`` of one's own.
 
     Args:
         model: Left as it was found.
@@ -76,17 +75,16 @@ def consumers_of(model: nn.Module, groups: dict[str, int], calibration: Calibrat
     """
     found = {name: _consumer(model, name, group) for name, group in groups.items()}
     images, labels = next(iter(calibration.batches()))
-    check_against_autograd(model, _first(groups), images, labels)
+    check_against_autograd(model, list(groups)[:2], images, labels)
     total = 0.0
     for first, batch, targets in share(calibration, num_grads):
         total += batch_gradients(
             model, groups, batch, targets, calibration, first, lambda name, sample: found[name].add(sample)
         )
+    for consumer in found.values():
+        for sums in (consumer.a_II, consumer.b_OO, consumer.squares_G):
+            calibration.ranks.reduce(sums)
     return Told(found, num_grads, mean_over_images(model, calibration, total, num_grads))
-
-
-def _first(groups: Iterable[str]) -> list[str]:
-    return list(groups)[:2]
 
 
 def _consumer(model: nn.Module, name: str, group: int) -> Consumer:

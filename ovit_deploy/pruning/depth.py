@@ -42,15 +42,23 @@ def choose(model: nn.Module, settings: Settings, budget: Budget, calibration: Ca
     told = consumers_of(
         model, {name: layer_of(model, name).in_features for name in names}, calibration, settings.num_grads
     )
-    c_MI = torch.stack([torch.cat(told.consumers[name].branch) for name in names], 1).double()
+    f_II = _fisher([told.consumers[name].branch for name in names], calibration, settings.num_grads)
     details = {"calibration_loss": told.loss, "num_grads": told.num_grads}
     if settings.saliency == "taylor":
-        scores = c_MI.unflatten(1, (-1, 2)).sum(2).square().mean(0) / 2
+        scores = f_II.unflatten(1, (-1, 2)).sum(2).unflatten(0, (-1, 2)).sum(1).diagonal() / 2
         return _removal(model, numbers, _ascending(scores, len(sizes)), budget, details=details)
-    f_II = damped(c_MI.T @ c_MI / len(c_MI), settings.damp)
+    f_II = damped(f_II, settings.damp)
     columns_GS = torch.arange(2 * len(numbers), device=f_II.device).view(-1, 2)
     curve = eliminate_groups(f_II, torch.ones_like(f_II), columns_GS, sizes)
     return _removal(model, numbers, curve, budget, f_II=f_II, details=details)
+
+
+def _fisher(branches: list[list[Tensor]], calibration: Calibration, num_grads: int) -> Tensor:
+    """Of all gates, from the gate gradients of each branch, over the samples of all ranks."""
+    c_MI = torch.stack([torch.cat(branch) for branch in branches], 1).double()
+    f_II = c_MI.T @ c_MI / num_grads
+    calibration.ranks.reduce(f_II)
+    return f_II
 
 
 def _removal(

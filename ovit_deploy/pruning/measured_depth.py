@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.gradients import frozen
 from ovit_deploy.pruning.method import Calibration
-from ovit_deploy.pruning.samples import share
+from ovit_deploy.pruning.samples import mean_over_images, share
 from ovit_deploy.pruning.structured import Budget, Removal, Settings
 from ovit_deploy.structure import Kept, everything, structure_of
 
@@ -28,7 +28,7 @@ def choose(model: nn.Module, settings: Settings, budget: Budget, calibration: Ca
     prices, sizes = budget.prices, {block.number: block for block in structure_of(model).blocks}
     costs = {n: prices.block[n] + prices.head * b.heads + prices.neuron * b.width for n, b in sizes.items()}
     batches = [(images, labels) for _, images, labels in share(calibration, settings.num_grads)]
-    before = loss = _loss(model, batches, set())
+    before = loss = _loss(model, batches, set(), calibration, settings.num_grads)
     gone: set[int] = set()
     while budget.cost - sum(costs[number] for number in gone) > budget.budget:
         left = [number for number in sizes if number not in gone]
@@ -36,7 +36,9 @@ def choose(model: nn.Module, settings: Settings, budget: Budget, calibration: Ca
             raise PruningError(
                 f"min_blocks {settings.min_blocks} keeps more than the budget {budget.budget:,}", "lower final_sparsity"
             )
-        loss, number = min((_loss(model, batches, {*gone, number}), number) for number in left)
+        loss, number = min(
+            (_loss(model, batches, {*gone, number}, calibration, settings.num_grads), number) for number in left
+        )
         gone.add(number)
     whole = everything(model)
     kept = Kept(
@@ -46,14 +48,15 @@ def choose(model: nn.Module, settings: Settings, budget: Budget, calibration: Ca
     return Removal(kept, {}, loss - before, {"calibration_loss": before, "num_images": settings.num_grads})
 
 
-def _loss(model: nn.Module, batches: list[tuple[Tensor, Tensor]], gone: set[int]) -> float:
+def _loss(
+    model: nn.Module, batches: list[tuple[Tensor, Tensor]], gone: set[int], calibration: Calibration, num_images: int
+) -> float:
     """The mean loss of the images without some blocks."""
-    total, count = 0.0, 0
+    total = 0.0
     with frozen(model), _without(model, gone):
         for images, labels in batches:
             total += float(nn.functional.cross_entropy(model(images), labels, reduction="sum"))
-            count += len(labels)
-    return total / count
+    return mean_over_images(model, calibration, total, num_images)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Heads, neurons and blocks chosen on small networks, where it can be checked what they cost."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from ovit_deploy.pruning import Calibration, depth, head_width
 from ovit_deploy.pruning.consumers import consumers_of
 from ovit_deploy.pruning.gradients import sample_gradients
 from ovit_deploy.pruning.method import write
+from ovit_deploy.pruning.ranks import ALONE, Ranks
 from ovit_deploy.pruning.structured import Budget, Removal, Saliency, Settings
 from ovit_deploy.structure import macs, remove, structure_of
 
@@ -116,6 +118,16 @@ def test_sums_over_samples_are_those_of_whole_gradients() -> None:
     gates_NI = (g_NOI * consumer.w_OI).sum(1)
     torch.testing.assert_close(consumer.squares_G, gates_NI[:, :32].unflatten(1, (2, 16)).sum(2).square().sum(0))
     torch.testing.assert_close(torch.cat(consumer.branch), gates_NI.sum(1))
+
+
+def test_processes_that_share_the_images_add_up_their_sums() -> None:
+    model, names = tiny_vit(), {"blocks.1.attn.proj.weight": 16}
+    alone, *parts = (
+        consumers_of(model, names, replace(tiny_calibration(), ranks=ranks), 40).consumers["blocks.1.attn.proj.weight"]
+        for ranks in (ALONE, Ranks(0, 2, lambda _: None), Ranks(1, 2, lambda _: None))
+    )
+    for name in ("a_II", "b_OO", "squares_G"):
+        torch.testing.assert_close(sum(getattr(part, name) for part in parts), getattr(alone, name))
 
 
 def test_gradients_need_images() -> None:
