@@ -87,6 +87,8 @@ def show_plan(recipe: Recipe, choice: Choice) -> None:
     if matched:
         columns = ("tensors", "count", "shape", "weights each")
         render.table(f"{choice.spec.name}: matched layers", columns, _families(matched, shapes))
+    if not targets:
+        return
     total, chosen = sum(sizes.values()), sum(sizes[name] for name in matched)
     render.line(
         f"{chosen:,} of {total:,} weights are targets; {len(prunable(shapes)) - len(matched)} other matrices stay dense"

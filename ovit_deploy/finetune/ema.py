@@ -25,12 +25,16 @@ class WeightAverage:
         self.model = model
         self.masks = masks
         self.decay = decay
-        self.restart()
+        self.steps = 0
+        self.average = self._begun()
 
     def restart(self) -> None:
         """Forget everything but the weights as they are now, and have their shapes."""
-        self.average = ModelEmaV3(self.model, decay=self.decay, use_warmup=True)
         self.steps = 0
+        self.average = self._begun()
+
+    def _begun(self) -> ModelEmaV3:
+        return ModelEmaV3(self.model, decay=self.decay, use_warmup=True)
 
     @torch.no_grad()
     def update(self) -> None:
