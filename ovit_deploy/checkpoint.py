@@ -31,7 +31,7 @@ _MAX_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How timm builds a model: its name and arguments, what its classes are called, and what in it is quantized."""
+    """How timm builds a model: its name and arguments, what its classes are called, what is left of it or quantized."""
 
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -39,6 +39,7 @@ class ModelSpec:
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] = ()
     quantization: dict[str, Any] | None = None
+    structure: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """The spec as text."""

@@ -124,13 +124,23 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
         raise ModelError(f"{spec.name}: timm knows no such model", f"did you mean {', '.join(near)}?")
     overlay = _preprocessing(spec)
     try:
-        return timm.create_model(spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **spec.kwargs)
+        model = timm.create_model(spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **spec.kwargs)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         if pretrained:
             raise _unreachable(spec, error) from error
         raise ModelError(f"{spec.name}: cannot be built: {_line(error)}", "check model.kwargs in the recipe") from error
     except Exception as error:  # the hub's client raises its own and its transport's errors
         raise _unreachable(spec, error) from error
+    if spec.structure is not None:
+        _thin(model, spec.structure)
+    return model
+
+
+def _thin(model: "nn.Module", structure: dict[str, Any]) -> None:
+    """Without the parts that the checkpoint has no more."""
+    from ovit_deploy.structure import Structure, shrink
+
+    shrink(model, Structure.from_dict(structure))
 
 
 def _quantize(model: "nn.Module", quantization: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from ovit_deploy.recipe.timeline import (
     Regrow,
     Score,
     SetParameters,
+    Thin,
     Train,
     WeightDecay,
 )
@@ -95,6 +96,8 @@ def show_plan(recipe: Recipe, choice: Choice) -> None:
     if matched:
         columns = ("tensors", "count", "shape", "weights each")
         render.table(f"{choice.spec.name}: matched layers", columns, _families(matched, shapes))
+    if not targets:
+        return
     total, chosen = sum(sizes.values()), sum(sizes[name] for name in matched)
     render.line(
         f"{chosen:,} of {total:,} weights are targets; {len(prunable(shapes)) - len(matched)} other matrices stay dense"
@@ -106,6 +109,8 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
         case Prune(modifier=modifier, sparsity=sparsity, place=place):
             kind = type(modifier).__name__.removesuffix("Modifier")
             return "prune", f"{kind} to {sparsity:.2%} of {len(targets[place])} tensors"
+        case Thin(modifier=modifier, sparsity=sparsity):
+            return "remove", modifier.describe(sparsity)
         case Score(place=place):
             return "score", f"how training moves {len(targets[place])} tensors"
         case Densify(place=place):
@@ -182,6 +187,8 @@ def show_summary(finished: "Finished") -> None:
             ("method", "epoch", "sparsity", "predicted loss", "measured loss", "seconds"),
             [_pruning(line) for line in facts["prunings"]],
         )
+        if facts["structure"]:
+            render.line(_structure(facts))
         sparsity = facts["sparsity"]
         render.line(f"sparsity: {sparsity['prunable']:.2%} of prunable weights, {sparsity['all']:.2%} of all")
     if "damaged_images" in facts:
@@ -189,6 +196,14 @@ def show_summary(finished: "Finished") -> None:
             f"left out: {facts['damaged_images']} damaged training images, named in quarantine.jsonl of the run"
         )
     render.line(f"time: {facts['seconds']:.0f} s    run: {finished.folder}")
+
+
+def _structure(facts: dict[str, Any]) -> str:
+    """What is left after parts were removed, in a line."""
+    blocks = facts["structure"]["blocks"]
+    heads, widths = (", ".join(str(block[key]) for block in blocks) for key in ("heads", "width"))
+    size = f"{facts['model']['parameters']:,} parameters"
+    return f"structure: {len(blocks)} blocks of heads {heads} and widths {widths}; {size}"
 
 
 def accuracy_cells(facts: dict[str, Any]) -> tuple[str, str, str]:

@@ -107,7 +107,7 @@ class Bench:
             found = measure.interleave(runs, plan, seed=self.settings.seed, on_round=self.watch.on_round)
         for failure in found.failures.values():
             raise failure
-        return {name: [median(block) for block in blocks] for name, blocks in found.blocks_ms.items()}
+        return {name: [median(block) for block in blocks] for name, blocks in found.blocks.items()}
 
     def _start(self, one: Timed, stack: ExitStack) -> EngineProcess:
         selection = Selection.parse(one.engine)

@@ -29,6 +29,7 @@ class Facts:
         classes: names, in the order of the logits.
         preprocessing: input_size, mean, std, interpolation, crop_pct, ...
         run: whatever else the run says of itself (data, accuracy, seed), copied as it is.
+        structure: which parts of the timm model are left, where some were removed.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Facts:
     classes: Sequence[str] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
+    structure: Mapping[str, Any] | None = None
 
 
 def make_card(
@@ -47,7 +49,8 @@ def make_card(
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "ovit_deploy": version("ovit-deploy"),
-        "model": {"name": facts.name, "kwargs": dict(facts.kwargs)},
+        "model": {"name": facts.name, "kwargs": dict(facts.kwargs)}
+        | ({"structure": facts.structure} if facts.structure else {}),
         "input": {"name": INPUT, "shape": list(images.shape[1:]), "batch": batch, "dtype": "float32"},
         "output": {"name": OUTPUT, "shape": list(checked.logits.shape[1:]), "batch": batch, "dtype": "float32"},
         "classes": list(facts.classes),

@@ -16,6 +16,7 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.attempts import Attempt, attempted, undone_if_it_fails
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
+from ovit_deploy.finetune.thinning import thin
 from ovit_deploy.finetune.tree import digest
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
 from ovit_deploy.pruning.healing import heal
@@ -40,10 +41,12 @@ from ovit_deploy.recipe.timeline import (
     Regrow,
     Score,
     SetParameters,
+    Thin,
     Train,
     WeightDecay,
 )
 from ovit_deploy.selectors import prunable
+from ovit_deploy.structure import Structure
 
 
 class Calibrate(Protocol):
@@ -81,6 +84,8 @@ class State:
     ranks: Ranks = ALONE
     shelf: Shelf = NOWHERE  # where a pruning keeps what it has so far
     at_once: int | None = None  # images, where memory ran out with training.batch_size
+    structure: Structure | None = None  # of a model that parts were removed from
+    first_costs: dict[str, int] = field(default_factory=dict)  # by place: of the model when its removals began
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -88,6 +93,8 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
     match action:
         case Prune():
             _prune(action, state, epoch)
+        case Thin():
+            state.prunings.append(thin(action, state, epoch))
         case Score():
             dynamic.start_scores(action, state)
         case Densify():

@@ -24,13 +24,17 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float, masks: Mapping[str, Tensor]) -> None:
         self.model = model
         self.masks = masks
+        self.decay = decay
         self.steps = 0
-        self.average = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self.average = self._begun()
 
     def restart(self) -> None:
-        """Forget everything but the weights as they are now."""
-        self.average.set(self.model)
+        """Forget everything but the weights as they are now, and have their shapes."""
         self.steps = 0
+        self.average = self._begun()
+
+    def _begun(self) -> ModelEmaV3:
+        return ModelEmaV3(self.model, decay=self.decay, use_warmup=True)
 
     @torch.no_grad()
     def update(self) -> None:

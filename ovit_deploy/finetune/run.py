@@ -36,8 +36,10 @@ from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.sparsifier import Sparsifier
+from ovit_deploy.recipe.structured import StructuredModifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Action, Distill, Prune
+from ovit_deploy.structure import Structure
 from ovit_deploy.working_folder import RESUME
 
 MOST_AT_ONCE = 64  # calibration images
@@ -157,6 +159,7 @@ def run(
             compat=recipe.compat,
             ranks=ranks,
             shelf=Shelf(kept / "pruning") if not methods else NOWHERE,
+            structure=Structure.from_dict(choice.spec.structure) if choice.spec.structure else None,
         )
         loop.train(
             state,
@@ -175,7 +178,8 @@ def run(
         quarantine.tell(watchers.report)
         facts |= {"damaged_images": len(quarantine.found)} if quarantine.found else {}
         if ranks.is_first:
-            _save(folder, state, replace(choice.spec, quantization=facts["quantization"]), recipe, facts)
+            spec = replace(choice.spec, quantization=facts["quantization"], structure=facts["structure"])
+            _save(folder, state, spec, recipe, facts)
     return Finished(runs / name, facts)
 
 
@@ -196,7 +200,7 @@ def _dated(recipe: Recipe, ranks: Ranks) -> str:
 
 def _command(recipe: Recipe, name: str, ranks: Ranks, track: TrackerName | None) -> str:
     """How a user goes on with a run."""
-    prunes = any(isinstance(modifier, Sparsifier) for modifier in recipe.modifiers)
+    prunes = any(isinstance(modifier, Sparsifier | StructuredModifier) for modifier in recipe.modifiers)
     program = "ovit-deploy" if ranks.size == 1 else f"torchrun --nproc-per-node {ranks.size} -m ovit_deploy"
     tracked = f" --track {track}" if track else ""
     return f"{program} {'prune' if prunes else 'train'} --resume {name}{tracked}"
@@ -269,6 +273,7 @@ def _facts(
         },
         "prunings": state.prunings,
         "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
+        "structure": state.structure.as_dict() if state.structure else None,
         "versions": versions(),
         "machine": {
             "processor": platform.processor() or platform.machine(),

@@ -13,21 +13,17 @@ from typing import Any
 from torch import Tensor
 
 from ovit_deploy.errors import RunError
+from ovit_deploy.finetune import thinning
 from ovit_deploy.finetune.actions import State, redo
 from ovit_deploy.finetune.ema import WeightAverage
 from ovit_deploy.finetune.losses import StepLoss
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.pruning import FisherAverage
 from ovit_deploy.recipe.timeline import Timeline
+from ovit_deploy.structure import Structure
 
-_PLAIN = (
-    "scores",
-    "before",
-    "first_sparsity",
-    "trainable",
-    "prunings",
-    "at_once",
-)  # fields of State that are saved as they are
+# fields of State that are saved as they are
+_PLAIN = ("scores", "before", "first_sparsity", "first_costs", "trainable", "prunings", "at_once")
 
 _SUMS = ("loss", "correct", "images", "steps", "left_out", "seconds")
 
@@ -87,6 +83,7 @@ class Standing:
             "optimizer": state.optimizer.state_dict(),
             "average": averaged,
             "masks": state.masks,
+            "structure": state.structure.as_dict() if state.structure else None,
             "fisher": {place: [average.decay, average.blocks] for place, average in state.averages.items()},
             **{name: getattr(state, name) for name in _PLAIN},
         }
@@ -98,6 +95,10 @@ class Standing:
             RunError: it is of another model or optimizer.
         """
         self.step, self.acted, self.left_out = tree["step"], tree["acted"], tree["left_out"]
+        if tree["structure"] is not None:
+            thinning.put_back(self.state, Structure.from_dict(tree["structure"]))
+            if self.average is not None:
+                self.average.restart()
         for action in timeline.past(self.step * step, step, including=self.acted):
             redo(action, self.state)
         try:

@@ -48,8 +48,10 @@ SparseStart, which knows none. OViT can swap weights in a block after allocation
 with a Fisher differ in is scheme.py, what they share second_order.py and streaming.py; the layer-wise ones share
 layerwise.py.
 
-Each is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the model
-alone; :func:`apply` then copies its answer into the model.
+What removes heads, neurons and blocks instead of making zeros is in structured.py.
+
+Each method is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the
+model alone; :func:`apply` then copies its answer into it.
 """
 
 from ovit_deploy.pruning.average import FisherAverage

@@ -32,7 +32,7 @@ def batch_gradients(
     )
 
 
-def mean_over_images(calibration: Calibration, total_loss: Tensor, num_grads: int) -> float:
+def mean_over_images(calibration: Calibration, total_loss: Tensor | float, num_grads: int) -> float:
     """The mean loss per image of the images of all ranks, from the sum over those of this one."""
     (total,) = calibration.ranks.totals(float(total_loss))
     return total / (num_grads * calibration.images_per_gradient)

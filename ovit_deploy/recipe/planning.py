@@ -19,6 +19,7 @@ from ovit_deploy.recipe.timeline import (
     Regrow,
     Score,
     SetParameters,
+    Thin,
     Timeline,
     Train,
     WeightDecay,
@@ -109,6 +110,8 @@ class _Teller:
                 )
                 what = f"{modifier.short_name} to {sparsity:.2%}{own}{each}"
                 return self.event(epoch, "prune", what, place=place, sparsity=sparsity)
+            case Thin(modifier=modifier, sparsity=sparsity, place=place):
+                return self.event(epoch, "remove", modifier.describe(sparsity), place=place)
             case Score(place=place):
                 return self.event(epoch, "score", "how training moves the weights", place=place)
             case Densify(modifier=modifier, place=place):

@@ -37,6 +37,12 @@ from ovit_deploy.recipe.pruners import (
     WandaPruningModifier,
 )
 from ovit_deploy.recipe.quantization import QuantizationModifier
+from ovit_deploy.recipe.structured import (
+    DepthPruningModifier,
+    HeadPruningModifier,
+    HeadWidthPruningModifier,
+    WidthPruningModifier,
+)
 
 
 class ModelSection(Declaration):
@@ -116,6 +122,10 @@ MODIFIERS: dict[str, type[Modifier]] = {
         MovementPruningModifier,
         ACDCPruningModifier,
         RigLPruningModifier,
+        HeadPruningModifier,
+        WidthPruningModifier,
+        HeadWidthPruningModifier,
+        DepthPruningModifier,
     )
 }
 

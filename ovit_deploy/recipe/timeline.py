@@ -1,7 +1,7 @@
 """Recipe -> dated actions: *when* is pure data, computed before training and testable without a model."""
 
 from dataclasses import dataclass, field
-from math import cos, pi
+from math import cos, inf, pi
 from typing import Literal
 
 from ovit_deploy.errors import RecipeError
@@ -23,9 +23,10 @@ from ovit_deploy.recipe.rates import RateModifier, rate_at, rates_of
 from ovit_deploy.recipe.schedule import interpolate, update_epochs
 from ovit_deploy.recipe.schema import Recipe
 from ovit_deploy.recipe.sparsifier import Sparsifier
+from ovit_deploy.recipe.structured import StructuredModifier
 
 _ROUNDING = 1e-9
-_OTHER_STEPS = (ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier)
+_OTHER_STEPS = (ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier, StructuredModifier)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Prune:
     sparsity: float
     place: str
     grown: float = 1.0
+
+
+@dataclass(frozen=True)
+class Thin:
+    """Remove parts of the model until ``sparsity`` of what its modifier counts is gone."""
+
+    modifier: StructuredModifier
+    sparsity: float
+    place: str
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ class Freeze:
 
 Action = (
     Prune
+    | Thin
     | Score
     | Densify
     | Regrow
@@ -200,8 +211,8 @@ class Timeline:
         return [action for action in settings if not isinstance(action, Prune)] + prunings
 
     def past(self, epoch: float, step: float, *, including: bool) -> list[Action]:
-        """The settings (all but prunings) of the steps before the one at ``epoch``; ``including`` its own."""
-        settings = [item for item in self.dated if not isinstance(item.action, Prune)]
+        """The settings (all but prunings and removals) of the steps before ``epoch``'s; ``including`` its own."""
+        settings = [item for item in self.dated if not isinstance(item.action, Prune | Thin)]
         if self.compat == "sparseml":
             end = round(epoch / step) + including
             return [item.action for item in settings if sparseml.first_step(item.epoch, step) < end]
@@ -219,10 +230,12 @@ def timeline(recipe: Recipe) -> Timeline:
     """The dated actions of ``recipe``.
 
     Training lasts to the largest end of an `EpochRangeModifier`, else to the last modifier's end. At one epoch,
-    settings come before pruning, pruning before quantization, and among equals the file's order holds.
+    settings come before removals, those before pruning, pruning before quantization, and among equals the file's order
+    holds.
 
     Raises:
-        RecipeError: ``compat: sparseml`` is asked for, and a modifier follows other steps than SparseML's.
+        RecipeError: ``compat: sparseml`` is asked for, and a modifier follows other steps than SparseML's; or parts are
+            removed after quantization.
     """
     pairs = list(zip(recipe.modifiers, recipe.places, strict=True))
     for modifier, place in pairs:
@@ -231,6 +244,7 @@ def timeline(recipe: Recipe) -> Timeline:
             raise RecipeError(f"{place}: {name} does not follow SparseML's steps", "remove compat: sparseml")
     batch = recipe.training.effective_batch_size
     dated = [item for modifier, place in pairs for item in _dated(modifier, place, batch)]
+    _check_removals(dated)
     ranges = [m.end_epoch for m in recipe.modifiers if isinstance(m, EpochRangeModifier)]
     num_epochs = max(ranges or [max((m.end_epoch for m in recipe.modifiers), default=0.0), 0.0])
     return Timeline(
@@ -244,9 +258,19 @@ def timeline(recipe: Recipe) -> Timeline:
     )
 
 
+def _check_removals(dated: list[Dated]) -> None:
+    quantized = min((item.epoch for item in dated if isinstance(item.action, Quantize)), default=inf)
+    for item in dated:
+        if isinstance(item.action, Thin) and item.epoch > quantized:
+            raise RecipeError(
+                f"{item.action.place}: removes parts at epoch {item.epoch:g}, quantized from epoch {quantized:g} on",
+                "remove first, then quantize",
+            )
+
+
 def _rank(action: Action) -> int:
     """Which comes first at one epoch."""
-    last = (Prune, Quantize, Freeze)
+    last = (Thin, Prune, Quantize, Freeze)
     return last.index(type(action)) + 1 if isinstance(action, last) else 0
 
 
@@ -255,6 +279,8 @@ def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
         case PruningModifier():
             scored = [Dated(0.0, Score(modifier, place))] if isinstance(modifier, MovementPruningModifier) else []
             return [*scored, *(Dated(epoch, _prune(modifier, place, grown)) for epoch, grown in _prunings(modifier))]
+        case StructuredModifier():
+            return [Dated(epoch, Thin(modifier, sparsity, place)) for epoch, sparsity in modifier.dates]
         case ACDCPruningModifier():
             return _turns(modifier, place)
         case RigLPruningModifier():

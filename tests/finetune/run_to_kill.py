@@ -52,6 +52,19 @@ RECIPES = {
     "fisher average": GRADUAL.replace("num_grads: 32", "num_grads: 32\n    fisher_ema: 0.5"),
     "int8": GRADUAL.replace("ema_decay: 0.9, ", "").replace("end_epoch: 3", "end_epoch: 4")
     + "  - !QuantizationModifier {start_epoch: 2.5, disable_quantization_observer_epoch: 2.75}\n",
+    "thinned": GRADUAL
+    + """
+  - !HeadWidthPruningModifier
+    init_sparsity: 0.2
+    final_sparsity: 0.4
+    start_epoch: 0.5
+    end_epoch: 1
+    update_frequency: 0.5
+    num_grads: 32
+    multiple_of: 8
+    min_width: 8
+  - !DepthPruningModifier {final_sparsity: 0.5, start_epoch: 0.75, end_epoch: 0.75, num_grads: 32}
+""",
     "movement": GRADUAL.replace("OViTPruning", "MovementPruning").split("    fisher_block")[0],
     "ac/dc": """
 training: {batch_size: 8, optimizer: sgd, learning_rate: 1e-2}

@@ -1,0 +1,72 @@
+"""How far each curve of groups is followed, so that what is left costs no more than a budget at the least loss."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ovit_deploy.errors import PruningError
+from ovit_deploy.kernels.hull import hull_slopes
+from ovit_deploy.pruning.group_obs import Curve
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A curve, and what each of its groups costs, in their order."""
+
+    curve: Curve
+    costs: Sequence[int]
+
+    def saved(self, step: int) -> int:
+        """By one step."""
+        return sum(self.costs[group] for group in self.curve.steps[step])
+
+
+def spend(offers: Mapping[str, Offer], *, cost: int, budget: int) -> dict[str, int]:
+    """How many steps of each curve are taken, by its name.
+
+    Steps are taken by their loss for what they save, on the lower convex hull of each curve, until ``cost`` is at most
+    ``budget``; then the dearest that turn out not to be needed are given back. The greedy solution of a knapsack.
+
+    Args:
+        offers: curves whose groups may go.
+        cost: of everything now.
+        budget: of what stays, in the same unit.
+
+    Raises:
+        PruningError: all that may go is not enough.
+    """
+    names, taken, order = list(offers), dict.fromkeys(offers, 0), []
+    for _, number, step in _by_slope(offers):
+        if cost <= budget:
+            break
+        order.append((names[number], offers[names[number]].saved(step)))
+        taken[names[number]] += 1
+        cost -= order[-1][1]
+    if cost > budget:
+        raise PruningError(
+            f"all that may be removed leaves a cost of {cost:,}, the budget is {budget:,}",
+            "raise what may stay (a lower final_sparsity), or lower the floors (min_heads, min_width, min_blocks)",
+        )
+    closed = set()
+    for name, saved in reversed(order):
+        if name not in closed and cost + saved <= budget:
+            taken[name] -= 1
+            cost += saved
+        else:
+            closed.add(name)
+    return taken
+
+
+def _by_slope(offers: Mapping[str, Offer]) -> list[tuple[float, int, int]]:
+    """All steps, the cheapest first."""
+    return sorted((slope, n, step) for n, offer in enumerate(offers.values()) for step, slope in _slopes(offer))
+
+
+def _slopes(offer: Offer) -> list[tuple[int, float]]:
+    """The loss of each step for each unit of cost that it saves, never falling along the curve."""
+    steps = [(step, offer.saved(step)) for step in range(len(offer.curve.steps))]
+    if not steps:
+        return []
+    prices = [[loss / saved for loss, (_, saved) in zip(offer.curve.losses, steps, strict=True)]]
+    return list(enumerate(hull_slopes(torch.tensor(prices, dtype=torch.float64))[0].tolist()))

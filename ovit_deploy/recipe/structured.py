@@ -1,0 +1,120 @@
+"""Modifiers that remove parts of a vision transformer for good: heads, neurons of MLPs, blocks. No zeros are left."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe.schedule import Interpolation, interpolate, update_epochs
+from ovit_deploy.recipe.sparsifier import Fraction
+
+Part = Literal["heads", "neurons", "blocks"]
+Kind = Literal["heads", "neurons", "blocks", "flops", "parameters"]
+Saliency = Literal["obs", "taylor", "magnitude", "loss"]
+
+
+class StructuredModifier(Modifier):
+    """What they share: how much goes when, by which score, counted how.
+
+    ``final_sparsity`` is the fraction that is removed of what ``budget`` counts in the model as it is when the modifier
+    starts: of the whole network's multiply-accumulates, say, whatever is removed. At least that much goes, and as
+    little more as the parts allow.
+    """
+
+    parts: ClassVar[tuple[Part, ...]]
+
+    start_epoch: float = Field(ge=0)
+    end_epoch: float = Field(ge=0)
+    update_frequency: float = Field(1.0, gt=0)
+    init_sparsity: Fraction = 0.0
+    final_sparsity: Fraction
+    inter_func: Interpolation = "cubic"
+    saliency: Saliency = Field(
+        "obs", description="obs: group OBS, what stays compensates; taylor: squared gate gradients; magnitude: squares"
+    )
+    num_grads: int = Field(1024, ge=1, description="training images whose gradients decide; magnitude takes none")
+    damp: float = Field(1e-2, gt=0, description="of obs, relative to the mean diagonal")
+
+    @property
+    def kind(self) -> Kind:
+        """What is counted."""
+        kind: Kind = getattr(self, "budget")  # noqa: B009 - each modifier has its own choices
+        return kind
+
+    @property
+    def num_images(self) -> int:
+        """Calibration images that a removal looks at."""
+        return 0 if self.saliency == "magnitude" else self.num_grads
+
+    @property
+    def dates(self) -> list[tuple[float, float]]:
+        """Epochs of removals, and the fraction that is removed then."""
+        start, end = self.start_epoch, self.end_epoch
+        if end <= start:
+            return [(start, self.final_sparsity)]
+        dated = [(epoch, self._sparsity((epoch - start) / (end - start))) for epoch in self._epochs()]
+        return [(epoch, sparsity) for epoch, sparsity in dated if sparsity > 0]
+
+    def _epochs(self) -> list[float]:
+        return update_epochs(self.start_epoch, self.end_epoch, self.update_frequency)
+
+    def _sparsity(self, share: float) -> float:
+        return interpolate(share, self.init_sparsity, self.final_sparsity, self.inter_func)
+
+    def describe(self, sparsity: float) -> str:
+        """A removal in a few words."""
+        return f"{' and '.join(self.parts)} ({self.saliency}): {sparsity:.2%} of {self.kind} less"
+
+    @model_validator(mode="after")
+    def _grows(self) -> "StructuredModifier":
+        if self.final_sparsity < self.init_sparsity:
+            raise ValueError(f"final_sparsity {self.final_sparsity:g} is below init_sparsity {self.init_sparsity:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> "StructuredModifier":
+        if self.saliency == "loss" and self.parts != ("blocks",):
+            raise ValueError("saliency loss is measured of blocks only: use obs, taylor or magnitude")
+        return self
+
+
+class HeadPruningModifier(StructuredModifier):
+    """Remove attention heads: rows of Q, K and V, columns of the projection; blocks may keep different numbers."""
+
+    parts: ClassVar[tuple[Part, ...]] = ("heads",)
+
+    budget: Literal["heads", "flops", "parameters"] = "heads"
+    min_heads: int = Field(1, ge=1, description="that each block keeps")
+
+
+class WidthPruningModifier(StructuredModifier):
+    """Remove neurons of MLPs: rows of fc1, columns of fc2; blocks may keep different widths."""
+
+    parts: ClassVar[tuple[Part, ...]] = ("neurons",)
+
+    budget: Literal["neurons", "flops", "parameters"] = "neurons"
+    multiple_of: int = Field(32, ge=1, description="widths that are cut become multiples, as engines like them")
+    min_width: int = Field(32, ge=1, description="that each block keeps")
+
+
+class HeadWidthPruningModifier(StructuredModifier):
+    """Remove heads and neurons that compete under one budget."""
+
+    parts: ClassVar[tuple[Part, ...]] = ("heads", "neurons")
+
+    budget: Literal["flops", "parameters"] = "flops"
+    min_heads: int = Field(1, ge=1, description="that each block keeps")
+    multiple_of: int = Field(32, ge=1, description="widths that are cut become multiples, as engines like them")
+    min_width: int = Field(32, ge=1, description="that each block keeps")
+
+
+class DepthPruningModifier(StructuredModifier):
+    """Remove whole blocks; the others keep their numbers, and so the names of their weights."""
+
+    parts: ClassVar[tuple[Part, ...]] = ("blocks",)
+
+    saliency: Saliency = Field(
+        "loss", description="loss: of the images without a block, measured; the others as for heads and widths"
+    )
+    budget: Literal["blocks", "flops", "parameters"] = "blocks"
+    min_blocks: int = Field(1, ge=1, description="that the network keeps")

@@ -1,0 +1,74 @@
+"""What a structure costs: parameters, or multiply-accumulates for one image. Both are linear in heads and neurons.
+
+A head of dimension d costs 4 N D d + 2 N^2 d multiply-accumulates at N tokens of D numbers (Q, K, V and the projection;
+Q K^T and attention times V), a neuron 2 N D. Norms, softmax, activations and additions are not counted, as is usual.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from ovit_deploy.errors import ModelError
+from ovit_deploy.structure.sizes import Structure
+from ovit_deploy.structure.vit import blocks_of
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one head, one neuron, and what is left of each block without them; ``rest`` is what is outside the blocks."""
+
+    head: int
+    neuron: int
+    block: Mapping[int, int]
+    rest: int
+
+    def of(self, structure: Structure) -> int:
+        """Of a whole network."""
+        return self.rest + sum(
+            self.block[sizes.number] + self.head * sizes.heads + self.neuron * sizes.width for sizes in structure.blocks
+        )
+
+
+def parameters(model: nn.Module) -> Costs:
+    """Of a VisionTransformer, in parameters."""
+    blocks = blocks_of(model)
+    first = next(iter(blocks.values()))
+    dim, head_dim = first.attn.qkv.in_features, first.attn.head_dim
+    head = head_dim * (4 * dim + 3 * (first.attn.qkv.bias is not None))
+    neuron = 2 * dim + (first.mlp.fc1.bias is not None)
+    sizes = {number: sum(p.numel() for p in block.parameters()) for number, block in blocks.items()}
+    rest = sum(p.numel() for p in model.parameters()) - sum(sizes.values())
+    block = {n: sizes[n] - head * b.attn.num_heads - neuron * b.mlp.fc1.out_features for n, b in blocks.items()}
+    return Costs(head, neuron, block, rest)
+
+
+def macs(model: Any) -> Costs:
+    """Of a VisionTransformer for one image of its own size, in multiply-accumulates.
+
+    Raises:
+        ModelError: its patches are not embedded by one convolution, or its tokens are pooled by attention.
+    """
+    from timm.layers import PatchEmbed
+
+    blocks = blocks_of(model)
+    embed = model.patch_embed
+    if type(embed) is not PatchEmbed or embed.num_patches is None or model.attn_pool is not None:
+        raise ModelError(
+            f"{type(model).__name__}: its stem or its pooling is one whose work we cannot count",
+            "set budget: parameters in the recipe",
+        )
+    attention = next(iter(blocks.values())).attn
+    dim, head_dim = attention.qkv.in_features, attention.head_dim
+    tokens = embed.num_patches + model.num_prefix_tokens
+    heads = [layer for layer in (model.head, getattr(model, "head_dist", None)) if isinstance(layer, nn.Linear)]
+    rest = embed.num_patches * math.prod(embed.proj.weight.shape) + sum(layer.weight.numel() for layer in heads)
+    head = head_dim * (4 * tokens * dim + 2 * tokens**2)
+    return Costs(head, 2 * tokens * dim, dict.fromkeys(blocks, 0), rest)
+
+
+def counting(costs: Costs, *, head: int = 0, neuron: int = 0, block: int = 0) -> Costs:
+    """Prices of another kind for the same blocks: to count heads, neurons or blocks themselves."""
+    return replace(costs, head=head, neuron=neuron, block=dict.fromkeys(costs.block, block), rest=0)

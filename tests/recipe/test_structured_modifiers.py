@@ -1,0 +1,63 @@
+import pytest
+
+from ovit_deploy.errors import RecipeError
+from ovit_deploy.recipe.load import parse_recipe
+from ovit_deploy.recipe.planning import events
+from ovit_deploy.recipe.timeline import Prune, Quantize, Thin, timeline
+from ovit_deploy.recipe.write import write
+
+GRADUAL = "- !HeadWidthPruningModifier {final_sparsity: 0.5, start_epoch: 1, end_epoch: 3, update_frequency: 1}"
+ONCE = "{final_sparsity: 0.25, start_epoch: 2, end_epoch: 2}"
+
+
+def recipe(*modifiers: str) -> str:
+    return "modifiers:\n  - !EpochRangeModifier {end_epoch: 5}\n" + "".join(f"  {one}\n" for one in modifiers)
+
+
+def test_removals_are_dated_and_removing_nothing_is_left_out() -> None:
+    plan = timeline(parse_recipe(recipe(GRADUAL)))
+    assert [(item.epoch, item.action.sparsity) for item in plan.dated] == [(2.0, 0.4375), (3.0, 0.5)]
+
+
+def test_parts_go_before_zeros_and_integers_come() -> None:
+    prune = "- !GMPruningModifier {params: __ALL_PRUNABLE__, init_sparsity: 0.5, final_sparsity: 0.5, start_epoch: 2, "
+    prune += "end_epoch: 2, update_frequency: 1}"
+    plan = timeline(
+        parse_recipe(recipe("- !QuantizationModifier {start_epoch: 2}", prune, f"- !HeadPruningModifier {ONCE}"))
+    )
+    assert [type(item.action) for item in plan.dated] == [Thin, Prune, Quantize]
+    assert plan.past(3.0, 0.1, including=True) == [plan.dated[2].action]
+    assert plan.final_sparsity == 0.5
+
+
+@pytest.mark.parametrize("tag", ["Head", "Width", "Depth", "HeadWidth"])
+def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
+    read = parse_recipe(recipe(f"- !{tag}PruningModifier {ONCE}"))
+    assert parse_recipe(write(read)).modifiers == read.modifiers
+    (event,) = [event for event in events(read) if event.action == "remove"]
+    assert event.epoch == 2 and "25.00% of" in event.what
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            recipe("- !QuantizationModifier {start_epoch: 1}", GRADUAL),
+            "removes parts at epoch 2, quantized from epoch 1",
+        ),
+        ("compat: sparseml\n" + recipe(GRADUAL), "does not follow SparseML's steps"),
+        (
+            recipe("- !WidthPruningModifier {final_sparsity: 0.2, init_sparsity: 0.5, start_epoch: 0, end_epoch: 1}"),
+            "below",
+        ),
+        (
+            recipe("- !HeadWidthPruningModifier {final_sparsity: 0.2, start_epoch: 0, end_epoch: 0, budget: heads}"),
+            "budget",
+        ),
+        (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, saliency: loss}}"), "saliency loss is measured of blocks only"),
+        (recipe("- !StructuredPruningModifier {}"), "use !HeadPruningModifier"),
+    ],
+)
+def test_what_cannot_be_is_refused(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        timeline(parse_recipe(text))
