@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ovit_deploy import hub
 from ovit_deploy.catalog import PACKAGE
 from ovit_deploy.checkpoint import Header, ModelSpec, load_tensors, read_header
 from ovit_deploy.errors import ModelError
@@ -73,11 +74,19 @@ def shapes(choice: Choice) -> dict[str, tuple[int, ...]]:
         header: Header = read_header(choice.weights)
         if header.spec is not None:
             return {name: shape for name, shape in header.shapes.items() if "_quantizer." not in name}
+    return {name: tuple(parameter.shape) for name, parameter in outline(choice.spec).named_parameters()}
+
+
+def outline(spec: ModelSpec) -> "nn.Module":
+    """The model on torch's meta device: names and shapes, no numbers.
+
+    Raises:
+        ModelError: unknown name, or keyword arguments that it does not take.
+    """
     import torch
 
     with torch.device("meta"):
-        model = _create(choice.spec, pretrained=False)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        return _create(spec, pretrained=False)
 
 
 def completed(choice: Choice, *, classes: tuple[str, ...], channels: int) -> Choice:
@@ -111,18 +120,42 @@ def build(choice: Choice) -> "nn.Module":
 def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
     import timm
 
-    if not timm.is_model(spec.name):
-        near = difflib.get_close_matches(spec.name, timm.list_models(), n=3) or ["deit_tiny_patch16_224"]
-        raise ModelError(f"{spec.name}: timm knows no such model", f"did you mean {', '.join(near)}?")
-    overlay = _preprocessing(spec)
+    _check_name(spec.name)
+    overlay, folder = _preprocessing(spec), None
+    if pretrained:
+        source = hub.source_of(spec.name)
+        overlay, folder = overlay | source.overlay, source.folder
     try:
-        return timm.create_model(spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **spec.kwargs)
+        return timm.create_model(
+            spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, cache_dir=folder, **_arguments(spec)
+        )
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         if pretrained:
             raise _unreachable(spec, error) from error
         raise ModelError(f"{spec.name}: cannot be built: {_line(error)}", "check model.kwargs in the recipe") from error
     except Exception as error:  # the hub's client raises its own and its transport's errors
         raise _unreachable(spec, error) from error
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name, or a tag after its dot, that timm does not know."""
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3) or ["deit_tiny_patch16_224"]
+        raise ModelError(f"{name}: timm knows no such model", f"did you mean {', '.join(near)}?")
+    bare, dot, tag = name.partition(".")
+    if dot and name not in (tagged := timm.list_pretrained(f"{bare}.*")):
+        raise ModelError(f"{name}: timm has no weights tagged {tag}", f"there are {', '.join(tagged) or 'none'}")
+
+
+def _arguments(spec: ModelSpec) -> dict[str, Any]:
+    """timm's keyword arguments. ``img_size`` is none of them where the network takes images of any size."""
+    import timm
+
+    config = timm.get_pretrained_cfg(spec.name)
+    any_size = config is not None and not config.fixed_input_size
+    return {key: value for key, value in spec.kwargs.items() if not (key == "img_size" and any_size)}
 
 
 def _quantize(model: "nn.Module", quantization: dict[str, Any]) -> None:

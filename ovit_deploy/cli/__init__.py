@@ -20,6 +20,7 @@ from ovit_deploy.cli.compare import compare
 from ovit_deploy.cli.engines import engines
 from ovit_deploy.cli.evaluate import evaluate
 from ovit_deploy.cli.export import export
+from ovit_deploy.cli.models import models
 from ovit_deploy.cli.prune import prune
 from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.sensitivity import sensitivity
@@ -33,7 +34,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), consume_multiple=False),
 )
-for number, verb in enumerate((prune, export, bench, train, evaluate, compare, sensitivity)):
+for number, verb in enumerate((prune, export, bench, train, evaluate, compare, sensitivity, models)):
     app.command(verb, sort_key=number)
 app.command(engines)
 app.command(recipe)

@@ -85,7 +85,7 @@ def show_plan(recipe: Recipe, choice: Choice) -> None:
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     if matched:
         columns = ("tensors", "count", "shape", "weights each")
-        render.table(f"{choice.spec.name}: matched layers", columns, _families(matched, shapes))
+        render.table(f"{choice.spec.name}: matched layers", columns, alike(matched, shapes))
     total, chosen = sum(sizes.values()), sum(sizes[name] for name in matched)
     render.line(
         f"{chosen:,} of {total:,} weights are targets; {len(prunable(shapes)) - len(matched)} other matrices stay dense"
@@ -120,7 +120,7 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "freeze", what
 
 
-def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:
+def alike(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:
     """One row for all tensors that differ only in a number of their name: blocks.*.attn.qkv.weight."""
     groups: dict[tuple[str, tuple[int, ...]], int] = {}
     for name in names:

@@ -48,8 +48,8 @@ def compare(
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
-        params: What is pruned, as params of a recipe; may be given several times. By default the four linear layers
-            of every block of a vision transformer.
+        params: What is pruned, as params of a recipe; may be given several times. By default what
+            ovit-deploy models lists for the model's family.
         num_grads: Calibration images: losses are measured on them, and no method looks at more.
         finetune: Epochs of training for every cell after pruning, and for the dense model.
         finetune_recipe: The schedule of that training; num_epochs is its length.
@@ -71,13 +71,13 @@ def compare(
     from ovit_deploy.compare.cells import Journal
     from ovit_deploy.compare.study import Study
     from ovit_deploy.compare.study import compare as run
-    from ovit_deploy.compare.subject import TARGETS, subject_of
+    from ovit_deploy.compare.subject import subject_of
     from ovit_deploy.data import load_data
 
     limited = known.within(known.named(names), num_images=num_grads, memory_budget=budget)
     chosen = known.with_settings(limited, set)
     machine, images = hardware.describe(), load_data(data)
-    subject = subject_of(choice, images, targets=params or TARGETS, num_images=num_grads, seed=seed)
+    subject = subject_of(choice, images, targets=params, num_images=num_grads, seed=seed)
     about = subject.about | {"training": _training(schedule)}
     recovery = _recovery(schedule, images, subject, seed)
     place = {"machine": {key: machine[key] for key in ("cpu", "usable_cores")}}  # seconds of two do not mix
