@@ -103,7 +103,10 @@ FAMILIES = (
     ),
     Family(
         "EfficientNet",
-        ("efficientnet_*", "efficientnetv2_*", "tf_efficientnet*", "mobilenetv2_*", "test_efficientnet*"),
+        (
+            *("efficientnet_*", "efficientnetv2_*", "tf_efficientnet*", "mobilenetv2_*", "test_efficientnet*"),
+            *("!efficientnet_cc_*", "!tf_efficientnet_cc_*"),
+        ),
         (r"re:(blocks\.\d+\.\d+\.(conv|conv_exp|conv_pw|conv_pwl)|conv_head)\.weight",),
         fisher_block_size=16,
         recipe="efficientnet_75",

@@ -41,16 +41,30 @@ def source_of(name: str) -> Source:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ModelError(f"{name}: timm has no pretrained weights of it", "leave out --pretrained, or give another tag")
-    own, *others = caches()
-    if not config.hf_hub_id:
-        return Source(own, {})
-    wanted = (config.hf_hub_filename,) if config.hf_hub_filename else FILES
-    for folder in (own, *others):
-        if found := _cached(config.hf_hub_id, wanted, folder):
-            loader = {} if isinstance(config.custom_load, str) else {"custom_load": False}
-            return Source(folder, {"file": str(found), **loader})
-    _check_reachable(name, config.hf_hub_id, own)
-    return Source(own, {})
+    folder = caches()[0]
+    if found := cached(name):
+        loader = {} if isinstance(config.custom_load, str) else {"custom_load": False}
+        return Source(folder, {"file": str(found), **loader})
+    if config.hf_hub_id:
+        _check_reachable(name, config.hf_hub_id, folder)
+    return Source(folder, {})
+
+
+def cached(name: str) -> Path | None:
+    """The file of a model's pretrained weights, if it is in a cache."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return None
+    repository, _, revision = config.hf_hub_id.partition("@")
+    for folder in caches():
+        for file in (config.hf_hub_filename,) if config.hf_hub_filename else FILES:
+            found = try_to_load_from_cache(repository, file, cache_dir=folder, revision=revision or None)
+            if isinstance(found, str):
+                return Path(found)
+    return None
 
 
 def caches() -> list[Path]:
@@ -60,17 +74,6 @@ def caches() -> list[Path]:
     if home := os.environ.get("HF_HOME"):
         return [Path(home) / "hub"]
     return [cache_dir() / "hub", Path.home() / ".cache" / "huggingface" / "hub"]
-
-
-def _cached(repository: str, names: tuple[str, ...], folder: Path) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    bare, _, revision = repository.partition("@")
-    for name in names:
-        found = try_to_load_from_cache(bare, name, cache_dir=folder, revision=revision or None)
-        if isinstance(found, str):
-            return Path(found)
-    return None
 
 
 def _check_reachable(name: str, repository: str, folder: Path) -> None:

@@ -22,6 +22,7 @@ from ovit_deploy.cli.evaluate import evaluate
 from ovit_deploy.cli.export import export
 from ovit_deploy.cli.models import models
 from ovit_deploy.cli.prune import prune
+from ovit_deploy.cli.qualify import qualify
 from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.sensitivity import sensitivity
 from ovit_deploy.cli.train import train
@@ -34,7 +35,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), consume_multiple=False),
 )
-for number, verb in enumerate((prune, export, bench, train, evaluate, compare, sensitivity, models)):
+for number, verb in enumerate((prune, export, bench, train, evaluate, compare, sensitivity, models, qualify)):
     app.command(verb, sort_key=number)
 app.command(engines)
 app.command(recipe)

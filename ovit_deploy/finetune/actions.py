@@ -15,6 +15,7 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
+from ovit_deploy.pruning.batch_norm import recalibrate
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.spread import warn_of_collapse
@@ -69,6 +70,7 @@ class State:
     averages: dict[str, FisherAverage] = field(default_factory=dict)  # by place, from one pruning to the next
     methods: dict[str, Method] = field(default_factory=dict)  # by place: instead of the modifier's own
     quantization: Quantization | None = None
+    batch_norm_images: Calibration | None = None  # what batch norms are recalibrated on after a pruning
 
 
 def carry_out(action: Action, state: State, epoch: float) -> None:
@@ -185,7 +187,8 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
     apply(state.model, pruned)
     state.masks.update(pruned.masks)
     warn_of_collapse(pruned.masks, state.report)
-    healing = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
+    afterwards = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
+    afterwards |= _recalibrate(state)
     loss_after = _calibration_loss(state.model, calibration)
     state.prunings.append(
         {
@@ -196,7 +199,7 @@ def _prune(action: Prune, state: State, epoch: float) -> None:
             "predicted_loss_increase": pruned.predicted_loss,
             "measured_loss_increase": None if loss_before is None else _difference(loss_after, loss_before),
             "seconds": time.perf_counter() - started,
-            "details": pruned.details | healing,
+            "details": pruned.details | afterwards,
         }
     )
 
@@ -213,6 +216,14 @@ def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples
     )
     write(state.model, healed.weights)
     return {"healing": {"samples": num_samples, "before": healed.errors_before, "after": healed.errors_after}}
+
+
+def _recalibrate(state: State) -> dict[str, Any]:
+    """Statistics of batch norms as the pruned model has them; SparseML leaves them to training."""
+    if state.batch_norm_images is None or state.compat == "sparseml":
+        return {}
+    renewed = recalibrate(state.model, state.batch_norm_images.batches())
+    return {"batch_norms_recalibrated": renewed} if renewed else {}
 
 
 def _loss_before(model: nn.Module, calibration: Calibration | None, pruned: Pruned) -> float | None:

@@ -27,6 +27,7 @@ from ovit_deploy.finetune.losses import check_distillable
 from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration, Method
+from ovit_deploy.pruning.batch_norm import NUM_IMAGES
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.sparsifier import Sparsifier
@@ -118,6 +119,12 @@ def run(
             scratch=kept,
             methods=dict(methods or {}),
             compat=recipe.compat,
+            batch_norm_images=_calibration(
+                data,
+                preprocessing,
+                min(NUM_IMAGES, len(data.train)),  # type: ignore[arg-type]
+                recipe.training.seed,
+            ),
         )
         loop.train(
             state,
