@@ -126,7 +126,7 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
         source = hub.source_of(spec.name)
         overlay, folder = overlay | source.overlay, source.folder
     try:
-        return timm.create_model(
+        model = timm.create_model(
             spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, cache_dir=folder, **_arguments(spec)
         )
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
@@ -135,6 +135,15 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
         raise ModelError(f"{spec.name}: cannot be built: {_line(error)}", "check model.kwargs in the recipe") from error
     except Exception as error:  # the hub's client raises its own and its transport's errors
         raise _unreachable(spec, error) from error
+    return _with_layers_called(model)
+
+
+def _with_layers_called(model: "nn.Module") -> "nn.Module":
+    """BEiT and EVA add the bias after the product, so that they call their layer and hooks and quantizers see it."""
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = True  # pyrefly: ignore[bad-argument-type]
+    return model
 
 
 def _check_name(name: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ovit_deploy import catalog, checkpoint, families, hub, models
@@ -108,13 +109,18 @@ def choose(model: str, img_size: int | None, kwargs: dict[str, Any]) -> Choice:
     """The model with ten classes, at ``img_size`` where it takes that, with pretrained weights where they are here."""
     pretrained = not kwargs and hub.cached(model) is not None
     spec = ModelSpec(model, {"num_classes": NUM_CLASSES, **kwargs})
+    models.outline(spec)  # a model that cannot be built at all is told here
     sized = replace(spec, kwargs={"img_size": img_size, **spec.kwargs})
+    return Choice(sized if img_size and _takes(sized, img_size) else spec, pretrained=pretrained)
+
+
+def _takes(spec: ModelSpec, img_size: int) -> bool:
+    """Whether the network can be built for images of that size, and computes something of them."""
     try:
-        models.outline(sized if img_size else spec)
-    except ModelError:
-        models.outline(spec)  # a model that cannot be built at all is told here
-        return Choice(spec, pretrained=pretrained)
-    return Choice(sized if img_size else spec, pretrained=pretrained)
+        models.outline(spec).eval()(torch.empty(1, 3, img_size, img_size, device="meta"))
+    except (ModelError, RuntimeError, AssertionError, ValueError):  # timm's ways to say no
+        return False
+    return True
 
 
 def prune(row: Row, subject: Subject) -> Run:
