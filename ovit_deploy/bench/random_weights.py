@@ -1,5 +1,7 @@
 """A timm model with random weights and random zeros: what an engine would gain, before any training."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -21,7 +23,7 @@ def make_sparse(model: nn.Module, sparsity: float, *, seed: int) -> nn.Module:
 
 def sparse_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Name and layer of what is made sparse."""
-    architecture = getattr(model, "pretrained_cfg", {}).get("architecture", "")
+    config: Any = getattr(model, "pretrained_cfg", {})
     layers = {f"{name}.weight": (name, layer) for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
     shapes = {name: tuple(layer.weight.shape) for name, (_, layer) in layers.items()}  # type: ignore[union-attr]
-    return [layers[name] for name in match(families.targets_of(architecture, shapes), shapes)]
+    return [layers[name] for name in match(families.targets_of(config.get("architecture", ""), shapes), shapes)]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ovit_deploy import catalog, checkpoint, families, hub, models
 from ovit_deploy.checkpoint import ModelSpec, Run
 from ovit_deploy.data import ImageData, Preprocessing, calibration_batches, sample_images
+from ovit_deploy.engines.environments import cpu_flags
 from ovit_deploy.errors import ModelError, OvitError
 from ovit_deploy.export import deployment
 from ovit_deploy.export.card import Facts
@@ -35,7 +36,7 @@ from ovit_deploy.qualify.images import NUM_CLASSES, made_up
 from ovit_deploy.qualify.task import PRECISIONS, Precision, Row, Settings
 from ovit_deploy.recipe import Recipe, load_recipe
 from ovit_deploy.recipe.pruners import OViTPruningModifier
-from ovit_deploy.recipe.quantization import Quantization
+from ovit_deploy.recipe.quantization import Quantization, Scheme, TensorScheme
 from ovit_deploy.recipe.write import write
 from ovit_deploy.selectors import SelectorError, match
 
@@ -153,7 +154,8 @@ def deploy(row: Row, subject: Subject, pruned: Run, precision: Precision) -> Non
     preprocessing = Preprocessing.of(model)
     images, _ = sample_images(subject.data.test, preprocessing, subject.settings.num_images)
     if precision == "int8":
-        model = rounded(model, subject.data, preprocessing, images)
+        row.weight_bits = weight_bits()
+        model = rounded(model, subject.data, preprocessing, images, row.weight_bits)
     for profile, engines in parity.profiles_of(subject.settings.engines, precision).items():
         with telling(row, f"export {profile}"):
             report = export(model, images, pruned, profile, subject.folder / profile)
@@ -168,10 +170,16 @@ def deploy(row: Row, subject: Subject, pruned: Run, precision: Precision) -> Non
                     row.speed_up |= {f"{engine} {precision}": gain for engine, gain in gains.items()}
 
 
-def rounded(model: nn.Module, data: ImageData, preprocessing: Preprocessing, images: Tensor) -> nn.Module:
-    """The model in INT8, its ranges from training images."""
+def rounded(model: nn.Module, data: ImageData, preprocessing: Preprocessing, images: Tensor, bits: int) -> nn.Module:
+    """The model in INT8, its weights in so many bits, its ranges from training images."""
     batches = calibration_batches(data.train, preprocessing, len(data.train), seed=0)  # type: ignore[arg-type]
-    return quantized(model, Quantization(), batches(), images)[0]
+    weights = TensorScheme(num_bits=bits, symmetric=True, strategy="channel", observer="min_max")
+    return quantized(model, Quantization(scheme=Scheme(weights=weights)), batches(), images)[0]
+
+
+def weight_bits() -> int:
+    """8, or 7 on a CPU without VNNI: sums of two products saturate at 16 bits there, in OpenVINO among others."""
+    return 8 if {"avx512_vnni", "avx_vnni"} & cpu_flags() else 7
 
 
 def export(model: nn.Module, images: Tensor, pruned: Run, profile: str, destination: Path) -> ExportReport:

@@ -54,6 +54,7 @@ class Row:
         parameters: Numbers in it.
         prunable: Those that its family prunes.
         sparsity: Fraction of zeros in those.
+        weight_bits: Of weights in INT8.
         parity: By ``engine precision``: how near its logits are to PyTorch's.
         unsupported: By ``engine precision``: operators that the engine does not run, or not in its fast runtime.
         speed_up: By engine: the factor over the dense twin, where it was asked.
@@ -69,6 +70,7 @@ class Row:
     parameters: int | None = None
     prunable: int | None = None
     sparsity: float | None = None
+    weight_bits: int | None = None
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
     unsupported: dict[str, str] = field(default_factory=dict)
     speed_up: dict[str, dict[str, Any]] = field(default_factory=dict)
