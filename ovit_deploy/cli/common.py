@@ -74,7 +74,7 @@ def parse_bytes(text: str | None) -> int | None:
 def show_plan(recipe: Recipe, choice: Choice) -> None:
     """The dated timeline and the matched layers; nothing is trained."""
     shapes = models.shapes(choice)
-    targets = resolve(recipe, shapes)
+    targets = resolve(recipe, shapes, choice.spec.name)
     plan = timeline(recipe)
     rows = [(f"{item.epoch:g}", *_describe(item, targets)) for item in plan.dated]
     rows += [(f"{rate.start:g}", "learning rate", describe(rate)) for rate in plan.rates]

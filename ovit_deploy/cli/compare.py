@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ovit_deploy import checkpoint as checkpoints
 from ovit_deploy import models
-from ovit_deploy.cli import common, lists, render
+from ovit_deploy.cli import common, lists, render, typed
 from ovit_deploy.errors import OvitError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def compare(
         "compare",
         about,
         machine,
-        report.command_line(),
+        typed.command_line(),
         cells=[cell.as_dict() for cell in cells],
         failures=report.failures_as_dicts(failures),
     )

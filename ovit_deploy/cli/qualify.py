@@ -1,5 +1,6 @@
 """``ovit-deploy qualify``: do models go all the way, from weights to engines?"""
 
+import json as jsons
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ovit_deploy import checkpoint
-from ovit_deploy.cli import render
+from ovit_deploy.cli import render, typed
 from ovit_deploy.cli.common import parse_bytes
 from ovit_deploy.engines import inventory
 from ovit_deploy.errors import OvitError
@@ -105,17 +106,16 @@ def _told(row: "Row") -> str:
 
 
 def _show(rows: "list[Row]", settings: "Settings", out: Path, *, json: bool) -> None:
-    from ovit_deploy.compare.report import as_text, command_line
     from ovit_deploy.qualify import table
 
     told: dict[str, Any] = {
         "format": 1,
         "kind": "qualification",
-        "command": command_line(),
+        "command": typed.command_line(),
         "settings": settings.as_dict(),
         "rows": [row.as_dict() for row in rows],
     }
-    checkpoint.write(out / "results.json", as_text(told))
+    checkpoint.write(out / "results.json", jsons.dumps(told, indent=1) + "\n")
     if json:
         render.as_json(told)
     else:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ovit_deploy import checkpoint as checkpoints
 from ovit_deploy import models
-from ovit_deploy.cli import common, lists, render
+from ovit_deploy.cli import common, lists, render, typed
 
 if TYPE_CHECKING:
     from ovit_deploy.compare.sensitivity import Point
@@ -71,7 +71,7 @@ def sensitivity(
         "sensitivity",
         subject.about | {"settings": settings(method), "calibration_loss": subject.loss},
         machine,
-        report.command_line(),
+        typed.command_line(),
         points=[vars(point) for point in points],
     )
     out.mkdir(parents=True, exist_ok=True)

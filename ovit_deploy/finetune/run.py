@@ -86,7 +86,7 @@ def run(
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
     model = models.build(choice)
     plan = timeline(recipe)
-    targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()})
+    targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()}, choice.spec.name)
     teacher = _teacher(model, plan)
     if recipe.training.augmentation.drop_path:
         set_drop_path(model, recipe.training.augmentation.drop_path)

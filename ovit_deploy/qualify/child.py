@@ -18,7 +18,7 @@ import psutil
 
 from ovit_deploy.qualify.task import Row, Settings
 
-INTERVAL_S = 0.2
+INTERVAL_S = 1.0  # a look at all processes takes milliseconds
 
 
 @dataclass(frozen=True)
