@@ -27,6 +27,7 @@ MIN_COSINE = 0.99  # of the logits of an image in INT8, averaged over images
 # Logits of a network that has hardly learnt are near each other: rounding counts for more than in a trained one.
 BOUNDS = {"min_cosine": MIN_COSINE, "min_agreement": 0.0}
 TIMEOUT_S = 300.0
+TIMED_S = 5.0  # of each file on each engine, dense and sparse in turns
 PROFILES: dict[Precision, dict[str, str]] = {
     "fp32": {"onnxruntime": "deepsparse", "openvino": "deepsparse", "deepsparse": "deepsparse"},
     "int8": {"onnxruntime": "onnxruntime_int8", "openvino": "onnxruntime_int8", "deepsparse": "deepsparse_int8"},
@@ -96,7 +97,7 @@ def speed_ups(engines: Sequence[str], report: ExportReport, folder: Path) -> dic
     """
     folder.mkdir()
     subject = prepare(from_file(report.file), batch_size=1, seed=0, folder=folder)
-    rows = measure_latency(subject, Settings(tuple(engines), timeout_s=TIMEOUT_S))
+    rows = measure_latency(subject, Settings(tuple(engines), duration_s=TIMED_S, timeout_s=TIMEOUT_S))
     for row in rows:
         if row.error:
             raise EngineError(row.error, row.hint)
