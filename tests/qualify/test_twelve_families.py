@@ -10,6 +10,7 @@ SETTINGS = Settings(engines=("onnxruntime", "openvino"), img_size=64, num_grads=
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of timm and torch, as in the command's child
 @pytest.mark.parametrize("name", SMALL)
 def test_a_model_goes_from_weights_to_engines(name: str, tmp_path) -> None:
     row = qualify(name, SETTINGS, tmp_path, SMALL[name])
