@@ -119,7 +119,10 @@ def _show(rows: "list[Row]", settings: "Settings", out: Path, *, json: bool) -> 
     if json:
         render.as_json(told)
     else:
-        render.table("qualification", table.COLUMNS, [table.cells(row) for row in rows])
+        render.table("qualification", table.BRIEF, [table.brief(row) for row in rows])
+        for row in rows:
+            for remark in table.remarks(row):
+                render.line(f"{row.model}: {remark}")
         render.line(table.summary(rows))
         render.line(f"wrote {out}/results.json")
     failed = [row.model for row in rows if not row.qualifies]

@@ -3,6 +3,7 @@
 from ovit_deploy.qualify.task import PRECISIONS, Precision, Row
 
 COLUMNS = ("model", "family", "input", "M weights", "prunable", "zeros", "FP32 off by", "INT8 cosine", "remarks")
+BRIEF = ("model", "family", "input", "zeros", "FP32 off by", "INT8 cosine", "")
 SHORT = {"onnxruntime": "ort", "openvino": "ov", "deepsparse": "ds"}
 
 
@@ -19,6 +20,16 @@ def cells(row: Row) -> tuple[str, ...]:
         _parity(row, "int8"),
         "; ".join(remarks(row)),
     )
+
+
+def brief(row: Row) -> tuple[str, ...]:
+    """One row for the terminal: the worst of all engines; remarks go below the table."""
+    model, family, size, _, _, zeros, *_ = cells(row)
+    near = {kind: [found for where, found in row.parity.items() if where.endswith(kind)] for kind in PRECISIONS}
+    off_by = max((found["max_abs_difference"] for found in near["fp32"]), default=None)
+    cosine = min((found["cosine"] for found in near["int8"]), default=None)
+    worst = ("" if off_by is None else f"{off_by:.0e}", "" if cosine is None else f"{cosine:.4f}")
+    return model, family, size, zeros, *worst, "qualifies" if row.qualifies else "fails"
 
 
 def _parity(row: Row, precision: Precision) -> str:
