@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ovit_deploy import hub
 from ovit_deploy.catalog import PACKAGE
 from ovit_deploy.checkpoint import Header, ModelSpec, load_tensors, read_header
 from ovit_deploy.errors import ModelError
@@ -119,12 +120,15 @@ def build(choice: Choice) -> "nn.Module":
 def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
     import timm
 
-    if not timm.is_model(spec.name):
-        near = difflib.get_close_matches(spec.name, timm.list_models(), n=3) or ["deit_tiny_patch16_224"]
-        raise ModelError(f"{spec.name}: timm knows no such model", f"did you mean {', '.join(near)}?")
-    overlay = _preprocessing(spec)
+    _check_name(spec.name)
+    overlay, folder = _preprocessing(spec), None
+    if pretrained:
+        source = hub.source_of(spec.name)
+        overlay, folder = overlay | source.overlay, source.folder
     try:
-        model = timm.create_model(spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **spec.kwargs)
+        model = timm.create_model(
+            spec.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, cache_dir=folder, **_arguments(spec)
+        )
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         if pretrained:
             raise _unreachable(spec, error) from error
@@ -133,7 +137,7 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
         raise _unreachable(spec, error) from error
     if spec.structure is not None:
         _thin(model, spec.structure)
-    return model
+    return _with_layers_called(model)
 
 
 def _thin(model: "nn.Module", structure: dict[str, Any]) -> None:
@@ -141,6 +145,35 @@ def _thin(model: "nn.Module", structure: dict[str, Any]) -> None:
     from ovit_deploy.structure import Structure, shrink
 
     shrink(model, Structure.from_dict(structure))
+
+
+def _with_layers_called(model: "nn.Module") -> "nn.Module":
+    """BEiT and EVA add the bias after the product, so that they call their layer and hooks and quantizers see it."""
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = True  # pyrefly: ignore[bad-argument-type]
+    return model
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name, or a tag after its dot, that timm does not know."""
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3) or ["deit_tiny_patch16_224"]
+        raise ModelError(f"{name}: timm knows no such model", f"did you mean {', '.join(near)}?")
+    bare, dot, tag = name.partition(".")
+    if dot and name not in (tagged := timm.list_pretrained(f"{bare}.*")):
+        raise ModelError(f"{name}: timm has no weights tagged {tag}", f"there are {', '.join(tagged) or 'none'}")
+
+
+def _arguments(spec: ModelSpec) -> dict[str, Any]:
+    """timm's keyword arguments. ``img_size`` is none of them where the network takes images of any size."""
+    import timm
+
+    config = timm.get_pretrained_cfg(spec.name)
+    any_size = config is not None and not config.fixed_input_size
+    return {key: value for key, value in spec.kwargs.items() if not (key == "img_size" and any_size)}
 
 
 def _quantize(model: "nn.Module", quantization: dict[str, Any]) -> None:

@@ -54,6 +54,12 @@ def test_an_unknown_model_is_told_its_nearest() -> None:
     assert "deit_tiny_patch16_224" in caught.value.hint
 
 
+def test_an_unknown_tag_is_told_those_there_are() -> None:
+    with pytest.raises(ModelError, match="no weights tagged in9k") as caught:
+        models.build(choose("test_vit.in9k"))
+    assert "test_vit.r160_in1k" in caught.value.hint
+
+
 def test_weights_of_another_model_are_refused(tiny_file) -> None:
     with pytest.raises(ModelError, match="not the weights of deit_tiny_patch16_224"):
         models.build(choose("deit_tiny_patch16_224", tiny_file))
@@ -85,3 +91,9 @@ def test_a_foreign_checkpoint_needs_a_model(tmp_path) -> None:
 def test_contradicting_sources_are_refused(arguments) -> None:
     with pytest.raises(ModelError):
         choose(**arguments)
+
+
+def test_a_network_without_a_fixed_image_size_takes_any() -> None:
+    model = models.build(Choice(ModelSpec("test_resnet", {"img_size": 32, "num_classes": 2})))
+    assert Preprocessing.of(model).input_size == (3, 32, 32)
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)

@@ -1,20 +1,18 @@
 """A timm model with random weights and random zeros: what an engine would gain, before any training."""
 
-import re
+from typing import Any
 
 import torch
 from torch import nn
 
-VIT_LAYERS = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))")
-LEFT_DENSE = {"patch_embed", "stem", "head", "classifier", "fc"}
+from ovit_deploy import families
+from ovit_deploy.selectors import match
+
+LAYERS = (nn.Linear, nn.Conv2d)
 
 
 def make_sparse(model: nn.Module, sparsity: float, *, seed: int) -> nn.Module:
-    """The same model, a random ``sparsity`` of every block's linear weights set to zero in place.
-
-    In a vision transformer these are the four linear layers of each block; in another family all linear and
-    convolution weights but the stem's and the head's.
-    """
+    """The same model, a random ``sparsity`` of what its family prunes set to zero in place."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, layer in sparse_layers(model):
@@ -25,6 +23,7 @@ def make_sparse(model: nn.Module, sparsity: float, *, seed: int) -> nn.Module:
 
 def sparse_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Name and layer of what is made sparse."""
-    layers = [named for named in model.named_modules() if isinstance(named[1], nn.Linear | nn.Conv2d)]
-    blocks = [(name, layer) for name, layer in layers if VIT_LAYERS.fullmatch(name)]
-    return blocks or [(name, layer) for name, layer in layers if not set(name.split(".")) & LEFT_DENSE]
+    config: Any = getattr(model, "pretrained_cfg", {})
+    layers = {f"{name}.weight": (name, layer) for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    shapes = {name: tuple(layer.weight.shape) for name, (_, layer) in layers.items()}  # type: ignore[union-attr]
+    return [layers[name] for name in match(families.targets_of(config.get("architecture", ""), shapes), shapes)]

@@ -22,7 +22,9 @@ from ovit_deploy.cli.evaluate import evaluate
 from ovit_deploy.cli.expand import expand
 from ovit_deploy.cli.explain import explain
 from ovit_deploy.cli.export import export
+from ovit_deploy.cli.models import models
 from ovit_deploy.cli.prune import prune
+from ovit_deploy.cli.qualify import qualify
 from ovit_deploy.cli.recipe import recipe
 from ovit_deploy.cli.report import report
 from ovit_deploy.cli.sensitivity import sensitivity
@@ -36,7 +38,8 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=(), consume_multiple=False),
 )
-for number, verb in enumerate((prune, export, bench, explain, report, train, evaluate, compare, sensitivity)):
+VERBS = (prune, export, bench, explain, report, train, evaluate, compare, sensitivity, models, qualify)
+for number, verb in enumerate(VERBS):
     app.command(verb, sort_key=number)
 app.command(engines)
 app.command(expand)

@@ -84,7 +84,7 @@ def parse_bytes(text: str | None) -> int | None:
 def show_plan(recipe: Recipe, choice: Choice) -> None:
     """The dated timeline and the matched layers; nothing is trained."""
     shapes = models.shapes(choice)
-    targets = resolve(recipe, shapes)
+    targets = resolve(recipe, shapes, choice.spec.name)
     plan = timeline(recipe)
     rows = [(f"{item.epoch:g}", *_describe(item, targets)) for item in plan.dated]
     rows += [(f"{rate.start:g}", "learning rate", describe(rate)) for rate in plan.rates]
@@ -95,7 +95,7 @@ def show_plan(recipe: Recipe, choice: Choice) -> None:
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     if matched:
         columns = ("tensors", "count", "shape", "weights each")
-        render.table(f"{choice.spec.name}: matched layers", columns, _families(matched, shapes))
+        render.table(f"{choice.spec.name}: matched layers", columns, alike(matched, shapes))
     if not targets:
         return
     total, chosen = sum(sizes.values()), sum(sizes[name] for name in matched)
@@ -139,7 +139,7 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "freeze", what
 
 
-def _families(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:
+def alike(names: Sequence[str], shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, ...]]:
     """One row for all tensors that differ only in a number of their name: blocks.*.attn.qkv.weight."""
     groups: dict[tuple[str, tuple[int, ...]], int] = {}
     for name in names:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ovit_deploy import checkpoint as checkpoints
 from ovit_deploy import models
-from ovit_deploy.cli import common, lists, render
+from ovit_deploy.cli import common, lists, render, typed
 from ovit_deploy.errors import OvitError
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def compare(
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
-        params: What is pruned, as params of a recipe; may be given several times. By default the four linear layers
-            of every block of a vision transformer.
+        params: What is pruned, as params of a recipe; may be given several times. By default what
+            ovit-deploy models lists for the model's family.
         num_grads: Calibration images: losses are measured on them, and no method looks at more.
         finetune: Epochs of training for every cell after pruning, and for the dense model.
         finetune_recipe: The schedule of that training; num_epochs is its length.
@@ -74,14 +74,13 @@ def compare(
     from ovit_deploy.compare.cells import Journal
     from ovit_deploy.compare.study import Study
     from ovit_deploy.compare.study import compare as run
-    from ovit_deploy.compare.subject import TARGETS, subject_of
+    from ovit_deploy.compare.subject import subject_of
     from ovit_deploy.data import load_data
 
     limited = known.within(known.named(names), num_images=num_grads, memory_budget=budget)
     chosen = known.with_settings(limited, set)
     machine, images, where = hardware.describe(), load_data(data), devices.choose(device)
-    targets = params or TARGETS
-    subject = subject_of(choice, images, targets=targets, num_images=num_grads, seed=seed, device=where)
+    subject = subject_of(choice, images, targets=params, num_images=num_grads, seed=seed, device=where)
     about = subject.about | {"training": _training(schedule)}
     recovery = _recovery(schedule, images, subject, seed)
     # seconds of two machines do not mix
@@ -92,7 +91,7 @@ def compare(
         "compare",
         about,
         machine,
-        report.command_line(),
+        typed.command_line(),
         cells=[cell.as_dict() for cell in cells],
         failures=report.failures_as_dicts(failures),
     )

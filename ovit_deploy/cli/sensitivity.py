@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ovit_deploy import checkpoint as checkpoints
 from ovit_deploy import models
-from ovit_deploy.cli import common, lists, render
+from ovit_deploy.cli import common, lists, render, typed
 
 if TYPE_CHECKING:
     from ovit_deploy.compare.sensitivity import Point
@@ -43,8 +43,8 @@ def sensitivity(
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
-        params: Which weights, as params of a recipe; may be given several times. By default the four linear layers
-            of every block of a vision transformer.
+        params: Which weights, as params of a recipe; may be given several times. By default what
+            ovit-deploy models lists for the model's family.
         num_grads: Calibration images.
         block_size: Of the Fisher matrices.
         damping: Added to their diagonal.
@@ -62,21 +62,20 @@ def sensitivity(
     from ovit_deploy.compare import report
     from ovit_deploy.compare.methods import settings
     from ovit_deploy.compare.sensitivity import sensitivity as run
-    from ovit_deploy.compare.subject import TARGETS, subject_of
+    from ovit_deploy.compare.subject import subject_of
     from ovit_deploy.data import load_data
     from ovit_deploy.pruning import OViT
 
     method = OViT(block_size=block_size, num_grads=num_grads, damping=damping, memory_budget=budget)
     machine, images = hardware.describe(), load_data(data)
-    subject = subject_of(
-        choice, images, targets=params or TARGETS, num_images=num_grads, seed=seed, device=devices.choose(device)
-    )
+    where = devices.choose(device)
+    subject = subject_of(choice, images, targets=params, num_images=num_grads, seed=seed, device=where)
     points = run(subject, method, wanted, measure=measure, report=render.note)
     told = report.document(
         "sensitivity",
         subject.about | {"settings": settings(method), "calibration_loss": subject.loss},
         machine,
-        report.command_line(),
+        typed.command_line(),
         points=[vars(point) for point in points],
     )
     out.mkdir(parents=True, exist_ok=True)

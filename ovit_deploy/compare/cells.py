@@ -6,11 +6,11 @@ a crash can leave at the end, is cut off.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ovit_deploy import json_lines
 from ovit_deploy.errors import OvitError, RunError
 
 DENSE = "dense"
@@ -85,9 +85,9 @@ class Journal:
         self.cells: list[Cell] = []
         subject = json.loads(json.dumps(subject))  # as it will be read back: tuples are lists
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = _whole_lines(path)
+        whole = json_lines.whole_lines(path)
         if not whole:
-            self._append({"subject": subject})
+            json_lines.append(path, {"subject": subject})
             return
         try:
             first, *rest = [json.loads(line) for line in whole]
@@ -121,23 +121,5 @@ class Journal:
 
     def add(self, cell: Cell) -> None:
         """Keep a finished cell, at once."""
-        self._append(cell.as_dict())
+        json_lines.append(self.path, cell.as_dict())
         self.cells.append(Cell.from_dict(json.loads(json.dumps(cell.as_dict()))))
-
-    def _append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file that end; what follows the last of them is cut off."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    length = content.rfind(b"\n") + 1
-    if length < len(content):
-        with path.open("r+b") as file:
-            file.truncate(length)
-    return content[:length].decode("utf-8", errors="replace").splitlines()

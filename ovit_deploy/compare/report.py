@@ -1,10 +1,7 @@
 """Results as plain data for JSON, and as the rows of tables. No path of a machine gets in."""
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ovit_deploy.compare.cells import DENSE, Cell
@@ -28,18 +25,6 @@ def document(
 def as_text(value: Mapping[str, Any]) -> str:
     """A result as the text of a JSON file."""
     return json.dumps(value, indent=1) + "\n"
-
-
-def command_line(arguments: Sequence[str] | None = None) -> str:
-    """The command as typed, what lies outside of the present folder by its name only."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    return shlex.join(["ovit-deploy", *map(_without_folder, arguments)])
-
-
-def _without_folder(argument: str) -> str:
-    """``--data=/home/me/x.npz`` as ``--data=x.npz``; what is no such path stays."""
-    option, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
-    return f"{option}{equals}{Path(value).name}" if value.startswith(("/", "~", "..")) else argument
 
 
 def failures_as_dicts(failures: Sequence[Failure]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from ovit_deploy.compare.subject import Subject
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.pruning import OViT, Pruned, apply
 from ovit_deploy.pruning.allocation import Curve, Rule, allocate
+from ovit_deploy.pruning.batch_norm import recalibrate
 from ovit_deploy.pruning.second_order import check_gradients, settle
 from ovit_deploy.pruning.streaming import Problem, Solution, eliminate_all
 
@@ -108,6 +109,7 @@ def _measured(subject: Subject, part: Problem, found: Solution, point: Point, ru
     pruned: Pruned = settle(replace(part, report=lambda _: None), found, point.zeros, rule)
     candidate = deepcopy(subject.model)
     apply(candidate, pruned)
+    recalibrate(candidate, subject.calibration.batches())
     result = evaluate(candidate, subject.calibration.batches())
     return replace(
         point,

@@ -30,6 +30,7 @@ from ovit_deploy.errors import OvitError, PruningError
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.pruning import Method, Pruned, Report, apply
+from ovit_deploy.pruning.batch_norm import recalibrate
 from ovit_deploy.pruning.sweep import Sweep
 
 
@@ -103,6 +104,7 @@ def _run(study: Study, name: str, method: Method, sparsities: Sequence[float]) -
 def _cell(study: Study, name: str, method: Method, sparsity: float, pruned: Pruned, shared: Cost, own: Cost) -> Cell:
     candidate = deepcopy(study.subject.model)
     apply(candidate, pruned)
+    recalibrate(candidate, study.subject.calibration.batches())
     before = shared.peak_bytes - shared.extra_bytes
     peak_bytes = max(shared.peak_bytes, own.peak_bytes)
     return Cell(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ovit_deploy import device as devices
-from ovit_deploy import models
+from ovit_deploy import families, models
 from ovit_deploy.data import Chance, ImageData, Preprocessing, calibration_batches, eval_loader, seed_all
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.finetune import masks as masking
@@ -18,9 +18,6 @@ from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration
 from ovit_deploy.selectors import SelectorError, match
-
-# The four linear layers of every block of a vision transformer: what the paper prunes.
-TARGETS = (r"re:blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))\.weight",)
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def subject_of(
     Args:
         choice: The model and its weights.
         data: Calibration images come from its training images.
-        targets: Selectors of the weights to prune, as ``params`` of a recipe.
+        targets: Selectors of the weights to prune, as ``params`` of a recipe; none for those of the model's family.
         num_images: Calibration images.
         seed: Of their choice.
         device: Where the model computes, by default what `device.choose` says.
@@ -70,8 +67,10 @@ def subject_of(
     choice = models.completed(choice, classes=data.classes, channels=data.channels)
     model = models.build(choice).to(device or devices.choose(None))
     parameters = dict(model.named_parameters())
+    shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     try:
-        names = match(targets, {name: tuple(p.shape) for name, p in parameters.items()})
+        targets = targets or families.targets_of(choice.spec.name, shapes)
+        names = match(targets, shapes)
     except SelectorError as error:
         raise RecipeError(f"--params: {error}", "name parameters of this model") from error
     masks, preprocessing = masking.full(model, names), Preprocessing.of(model)

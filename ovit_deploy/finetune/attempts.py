@@ -95,14 +95,17 @@ def _how(attempt: Attempt) -> str:
 
 @contextlib.contextmanager
 def undone_if_it_fails(state: "State", names: list[str], place: str) -> Iterator[None]:
-    """Weights, masks and Fisher averages are put back where the block raises."""
+    """Weights, buffers, masks and Fisher averages are put back where the block raises."""
     weights = {name: state.model.get_parameter(name).detach().clone() for name in names}
+    buffers = {name: buffer.clone() for name, buffer in state.model.named_buffers()}  # batch norms' statistics
     masks, average = dict(state.masks), state.averages.get(place)
     blocks = None if average is None else dict(average.blocks)
     try:
         yield
     except BaseException:
         write(state.model, weights)
+        for name, buffer in buffers.items():
+            state.model.get_buffer(name).copy_(buffer)
         state.masks.clear()  # in place: hooks hold the mapping
         state.masks.update(masks)
         if average is None:

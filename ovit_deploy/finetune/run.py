@@ -32,6 +32,7 @@ from ovit_deploy.finetune.tracking import TrackerName, tracking
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.models import Choice
 from ovit_deploy.pruning import Calibration, Method, Ranks
+from ovit_deploy.pruning.batch_norm import NUM_IMAGES
 from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 from ovit_deploy.recipe import Recipe, Timeline, timeline
 from ovit_deploy.recipe.pruners import GradientPruningModifier
@@ -113,7 +114,7 @@ def run(
     model = models.build(choice).to(device)
     ranks.take_first(model.state_dict().values())
     plan = timeline(recipe)
-    targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()})
+    targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()}, choice.spec.name)
     teacher = dense_teacher(model, plan)
     if recipe.training.augmentation.drop_path:
         set_drop_path(model, recipe.training.augmentation.drop_path)
@@ -146,11 +147,12 @@ def run(
         else:
             dense = evaluate(model, test, ranks) if choice.weights or choice.pretrained else None
             journal = Journal(noted, dense, tracker=tracker)
+        calibration = CalibrationImages(data, preprocessing, recipe.training.seed, num_workers, ranks)
         state = State(
             model=model,
             optimizer=optimizer_for(model, recipe.training),
             targets=targets,
-            calibration=CalibrationImages(data, preprocessing, recipe.training.seed, num_workers, ranks),
+            calibration=calibration,
             memory_budget=budget,
             report=watchers.report,
             teacher=teacher,
@@ -160,6 +162,7 @@ def run(
             ranks=ranks,
             shelf=Shelf(kept / "pruning") if not methods else NOWHERE,
             structure=Structure.from_dict(choice.spec.structure) if choice.spec.structure else None,
+            batch_norm_images=calibration(min(NUM_IMAGES, len(data.train))),  # type: ignore[arg-type]
         )
         loop.train(
             state,

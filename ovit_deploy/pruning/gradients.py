@@ -22,6 +22,7 @@ from ovit_deploy.errors import NotFiniteError, PruningError
 from ovit_deploy.pruning.loss import HARD, Loss
 
 Layer = nn.Linear | nn.Conv2d
+SAME = "Conv2dSame"  # timm's convolution whose padding depends on the size of the image
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,16 @@ def layer_of(model: nn.Module, name: str) -> Layer:
     """The layer that owns a weight, if its inputs and gradients can be had."""
     path, _, attribute = name.rpartition(".")
     layer = model.get_submodule(path)
-    if attribute != "weight" or type(layer).forward not in (nn.Linear.forward, nn.Conv2d.forward):
+    known = type(layer).forward in (nn.Linear.forward, nn.Conv2d.forward) or type(layer).__name__ == SAME
+    if attribute != "weight" or not known:
         raise PruningError(
             f"{name} belongs to a {type(layer).__name__}: inputs and per-sample gradients are known for the weights of "
             "nn.Linear and nn.Conv2d only",
             "leave it out of the targets, or prune it by magnitude",
         )
-    if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         raise PruningError(
-            f"{name}: padding {layer.padding!r} with {layer.padding_mode} is not supported",
+            f"{name}: padding with {layer.padding_mode} is not supported",
             "leave it out of the targets, or prune it by magnitude",
         )
     assert isinstance(layer, Layer)
@@ -185,10 +187,24 @@ def tokens(layer: Layer, inputs: Tensor) -> Tensor:
     groups = 1
     if isinstance(layer, nn.Conv2d):
         groups = layer.groups
-        assert not isinstance(layer.padding, str)
-        patches = functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        inputs = functional.pad(inputs, padding_of(layer, inputs))
+        patches = functional.unfold(inputs, layer.kernel_size, layer.dilation, 0, layer.stride)
         inputs = patches.transpose(1, 2)
     return inputs.reshape(-1, groups, inputs.shape[-1] // groups)
+
+
+def padding_of(layer: nn.Conv2d, inputs: Tensor) -> list[int]:
+    """Zeros left, right, above and below: the layer's own, or TensorFlow's "same": outputs = ceil(inputs / stride)."""
+    amounts = []
+    for axis in (1, 0):  # torch.pad wants the last axis first
+        size, stride, around = inputs.shape[2 + axis], layer.stride[axis], layer.padding
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1
+        if around == "same" or type(layer).__name__ == SAME:
+            total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+            amounts += [total // 2, total - total // 2]
+        else:
+            amounts += [0 if isinstance(around, str) else around[axis]] * 2
+    return amounts
 
 
 def check_used_once(names: Iterable[str], forwards: list[str]) -> None:
@@ -205,13 +221,14 @@ def check_against_autograd(model: nn.Module, names: Iterable[str], images: Tenso
     """Compare the first sample's gradients, taken in a batch of two, with those autograd gives for it alone.
 
     Catches what hooks cannot see: weights used without their layer, and samples that are not the slowest dimension of
-    an input.
+    an input. Autograd gets the sample twice: of a single one torch 2.14 computes wrong gradients in EfficientFormer,
+    where a tensor of one sample fits two memory formats.
     """
     names = list(names)
     parameters = dict(model.named_parameters())
     with frozen(model):
         weights = [parameters[name].requires_grad_() for name in names]
-        loss = HARD.summed(model, images[:1], labels[:1])
+        loss = HARD.summed(model, images[:1].repeat_interleave(2, 0), labels[:1].repeat_interleave(2, 0)) / 2
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
     expected = dict(zip(names, gradients, strict=True))
 

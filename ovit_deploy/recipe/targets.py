@@ -1,6 +1,7 @@
 """Which tensors a modifier means: ``params`` selectors against a model's parameter names and shapes."""
 
 from ovit_deploy.errors import RecipeError
+from ovit_deploy.families import family_of
 from ovit_deploy.recipe.modifiers import ConstantPruningModifier, TrainableParamsModifier
 from ovit_deploy.recipe.parameters import GradualParamModifier, SetParamModifier
 from ovit_deploy.recipe.schema import Recipe
@@ -19,8 +20,13 @@ def targeting(recipe: Recipe) -> list[tuple[Targeting, str]]:
     ]
 
 
-def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
+def resolve(recipe: Recipe, shapes: Shapes, model: str = "") -> dict[str, list[str]]:
     """Parameter names by the place of the modifier that targets them.
+
+    Args:
+        recipe: whose modifiers.
+        shapes: of the model's parameters, by name.
+        model: its timm name, so that an error can name the recipe of its family.
 
     Raises:
         RecipeError: every selector that matches nothing, each with file:line:column.
@@ -34,5 +40,7 @@ def resolve(recipe: Recipe, shapes: Shapes) -> dict[str, list[str]]:
         except SelectorError as error:
             problems.append(f"{place}: {type(modifier).__name__}.params: {error}")
     if problems:
-        raise RecipeError("\n".join(problems), "name parameters of this model; --dry-run lists what matched")
+        family = family_of(model)
+        hint = f"recipe {family.recipe} names those of {family.name}" if family else "--dry-run lists what matched"
+        raise RecipeError("\n".join(problems), f"name parameters of this model; {hint}")
     return found

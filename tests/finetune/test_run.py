@@ -5,12 +5,13 @@ import torch
 
 from ovit_deploy import checkpoint, models
 from ovit_deploy.checkpoint import ModelSpec
-from ovit_deploy.data import ImageData, load_data
+from ovit_deploy.data import ImageData, Preprocessing, calibration_batches, load_data
 from ovit_deploy.data.sources import ArrayImages
 from ovit_deploy.errors import TrainingError
 from ovit_deploy.finetune.loop import Progress
 from ovit_deploy.finetune.run import Watchers, run
 from ovit_deploy.models import Choice
+from ovit_deploy.pruning.batch_norm import NUM_IMAGES, batch_norms, recalibrate
 from ovit_deploy.recipe.load import parse_recipe
 
 SPEC = ModelSpec(
@@ -157,3 +158,29 @@ training: {{batch_size: 64}}
     choice = models.choose(None, checkpoint=first.folder / "model.safetensors", pretrained=False)
     second = run(hold, choice, data, name="two", runs=tmp_path)
     assert second.facts["sparsity"]["prunable"] == pytest.approx(first.facts["sparsity"]["prunable"])
+
+
+def test_batch_norms_know_the_pruned_network(data, tmp_path) -> None:
+    recipe = parse_recipe(
+        """
+modifiers:
+  - !EpochRangeModifier {start_epoch: 0, end_epoch: 0}
+  - !GlobalMagnitudePruningModifier
+    params: ['re:layer.*conv.*weight']
+    init_sparsity: 0.75
+    final_sparsity: 0.75
+    start_epoch: 0
+    end_epoch: 0
+    update_frequency: 1
+training: {batch_size: 64}
+"""
+    )
+    finished = run(recipe, Choice(ModelSpec("test_resnet", {"img_size": 32})), data, name="norms", runs=tmp_path)
+    model = models.build(models.choose(None, checkpoint=finished.folder / "model.safetensors", pretrained=False))
+    norms = batch_norms(model)
+    assert finished.facts["prunings"][0]["details"] == {"batch_norms_recalibrated": len(norms)}
+    before = [norm.running_var.clone() for norm in norms]
+    batches = calibration_batches(data.train, Preprocessing.of(model), min(NUM_IMAGES, len(data.train)), seed=0)
+    assert recalibrate(model, batches()) == len(norms)
+    for norm, variance in zip(norms, before, strict=True):
+        torch.testing.assert_close(norm.running_var, variance)

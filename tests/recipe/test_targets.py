@@ -43,3 +43,10 @@ def test_unmatched_targets_are_told_with_their_place() -> None:
         RecipeError, match=r"r.yaml:2:5: ConstantPruningModifier.params: no parameter is named 'nothing'"
     ):
         resolve(recipe, SHAPES)
+
+
+def test_a_recipe_of_another_family_is_told_which_to_take() -> None:
+    text = "modifiers:\n  - !ConstantPruningModifier {params: ['re:blocks.*weight'], start_epoch: 0}\n"
+    with pytest.raises(RecipeError, match="matches no parameter") as caught:
+        resolve(parse_recipe(text), {"layer1.0.conv1.weight": (8, 8, 3, 3)}, "resnet18.a1_in1k")
+    assert "recipe resnet_75 names those of ResNet" in caught.value.hint
