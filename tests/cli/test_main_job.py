@@ -158,7 +158,7 @@ def test_a_users_own_images_and_model_go_all_the_way(tmp_path) -> None:
         (["--recipe", "impossible.yaml"], "less than 1"),
         (["--recipe", "deit_75", "--checkpoint", "two.safetensors"], "tells 2 classes apart, the data have 10"),
         (["--recipe", "deit_75", "--checkpoint", "nan.safetensors"], "nan"),
-        (["--recipe", "deit_75", "--model", "deit_tiny_patch16_224", "--pretrained"], "cannot be fetched"),
+        (["--recipe", "deit_75", "--model", "deit_tiny_patch16_224", "--pretrained"], "pretrained weights are not in"),
     ],
 )
 def test_a_mistake_is_told_in_a_line_and_nothing_is_left_behind(tmp_path, arguments, told) -> None:

@@ -75,9 +75,11 @@ def by_onnxruntime(path: Path) -> np.ndarray:
     "kind",
     [
         "vit",
-        "distilled",
         "int8 attention",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("average", "registers", "norm first", "int8")),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("average", "distilled", "registers", "norm first", "int8")
+        ),
     ],
 )
 def test_an_export_gives_onnxruntimes_logits(exported, kind):

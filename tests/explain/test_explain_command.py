@@ -12,6 +12,7 @@ from ovit_deploy.explain.session import _read
 ARGUMENTS = ("--engine", "onnxruntime", "--duration", "0.02")
 
 
+@pytest.mark.slow
 def test_it_predicts_tells_why_checks_itself_and_remembers(explain, capsys, tmp_path) -> None:
     explain(*ARGUMENTS, "--quick", "--verify", "--output", str(tmp_path / "first.json"))
     told = capsys.readouterr()

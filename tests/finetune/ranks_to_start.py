@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import run_to_kill
-from run_to_kill import GRADUAL, RECIPES, die, go
+from run_to_kill import GRADUAL, die, go
 from torch import distributed
 
 from ovit_deploy.errors import InterruptedRunError, RankError
@@ -16,7 +16,7 @@ from ovit_deploy.finetune.run import Watchers
 
 # Nothing in it enlarges rounding (Adam divides by the gradient's size at first, small damping by next to nothing) or
 # is drawn by each rank for itself (drop path).
-RECIPES["shared"] = (
+SHARED = (
     GRADUAL.replace("ema_decay: 0.9, ", "ema_decay: 0.9, optimizer: sgd, ")
     .replace(", drop_path: 0.1", "")
     .replace("num_grads: 32", "num_grads: 32\n    damp: 0.01")
@@ -53,12 +53,12 @@ def _rank(rank: int, size: int, store: Path, patience: float, what: Callable[...
 
 
 def whole(runs: Path, resume: bool = False) -> None:
-    go(runs, "shared", resume=resume)
+    go(runs, SHARED, resume=resume)
 
 
 def all_die(runs: Path, step: int) -> None:
     """Of a run that goes on."""
-    run_to_kill.dying_at_step(runs, step, "shared", True)
+    run_to_kill.dying_at_step(runs, step, SHARED, True)
 
 
 def at_step(step: int, act: Callable[[], None], which: int) -> Watchers:
@@ -72,7 +72,7 @@ def at_step(step: int, act: Callable[[], None], which: int) -> Watchers:
 
 
 def one_acts(runs: Path, step: int, act: Callable[[], None], which: int) -> None:
-    go(runs, "shared", watchers=at_step(step, act, which))
+    go(runs, SHARED, watchers=at_step(step, act, which))
 
 
 def one_dies(runs: Path, step: int, which: int) -> None:

@@ -88,8 +88,9 @@ def images(seed: int = 0) -> ImageData:
 
 
 def go(runs: Path, recipe: str = "gradual", **settings: Any) -> Finished:
+    """``recipe`` is one of RECIPES, or a text."""
     torch.set_num_threads(1)
-    return run(parse_recipe(RECIPES[recipe]), Choice(SPEC), images(), name=NAME, runs=runs, **settings)
+    return run(parse_recipe(RECIPES.get(recipe, recipe)), Choice(SPEC), images(), name=NAME, runs=runs, **settings)
 
 
 def sha256(runs: Path) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks_to_start import LOST, STOPPED, all_die, in_ranks, one_acts, one_dies, whole
+from ranks_to_start import LOST, SHARED, STOPPED, all_die, in_ranks, one_acts, one_dies, whole
 from run_to_kill import NAME, go, in_a_process, sha256
 
 from ovit_deploy.checkpoint import load_run, load_tensors
-from ovit_deploy.cli import main
+from ovit_deploy.cli import main, render
 from ovit_deploy.finetune.run import Watchers
 
 COMMAND = """
@@ -88,7 +88,7 @@ def test_one_process_goes_on_where_two_were_and_says_what_that_changes(tmp_path,
     assert in_ranks(2, tmp_path, one_dies, runs, 10, 1) == [LOST, -signal.SIGKILL]
     assert "another rank has ended" in (tmp_path / "lost-0").read_text()
     told: list[str] = []
-    go(runs, "shared", resume=True, watchers=Watchers(report=told.append))
+    go(runs, SHARED, resume=True, watchers=Watchers(report=told.append))
     assert any(line.startswith("processes: 2, now 1: the last bits") for line in told)
     check_same(runs, one)
 
@@ -128,6 +128,7 @@ def test_a_rank_that_is_silent_is_waited_for_no_longer_than_said(tmp_path) -> No
 def test_what_processes_cannot_share_is_refused(arguments, monkeypatch, capsys) -> None:
     for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("WORLD_SIZE", "2"), ("RANK", "1")):
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(render.out, "quiet", False)  # put back what a rank that is not the first sets
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 1

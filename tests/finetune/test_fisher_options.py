@@ -47,7 +47,7 @@ def gradual(more: str, tag: str = "OViTPruningModifier", *, scratch: Path | None
     recipe, model = recipe_of(more, tag), tiny_vit()
     targets = resolve(recipe, {name: tuple(p.shape) for name, p in model.named_parameters()})
     optimizer = torch.optim.AdamW(model.parameters())
-    state = State(model, optimizer, targets, tiny_calibration, budget, lambda _: None)
+    state = State(model, optimizer, targets, lambda num, draw=0: tiny_calibration(num), budget, lambda _: None)
     state.teacher, state.scratch = tiny_vit(seed=5).eval(), scratch
     for item in timeline(recipe).dated:
         carry_out(item.action, state, item.epoch)

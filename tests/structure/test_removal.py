@@ -70,7 +70,7 @@ def test_a_thinned_model_is_quantized_as_any_other() -> None:
     model = small_vit()
     remove(model, Kept({0: (0, 1), 2: (1,)}, {0: tuple(range(20)), 2: tuple(range(8))}))
     wanted = model(IMAGES)
-    assert "blocks.2.attn" in insert(model, Quantization(attention_products=True))
+    assert "blocks.2.attn.products" in insert(model, Quantization(attention_products=True))
     model.train()(IMAGES)
     assert (model.eval()(IMAGES) - wanted).abs().max() < 0.1 * wanted.abs().max()
 
