@@ -188,6 +188,13 @@ struct Sparse {
     }
 };
 
+// round(x / scale) + zero_point in [0, 255], ties to even, as QuantizeLinear.
+inline Ints steps(Floats x, float scale, int32_t zero_point) {
+    const Ints v = nearest(smaller(larger(x / scale, all(-512.0f)), all(512.0f))) + zero_point;
+    const Ints low = v < 0 ? Ints{} : v;
+    return low > 255 ? all(int32_t(255)) : low;
+}
+
 struct Integer {
     int out = 0, in = 0, panel = 0;
     float input_scale = 1.0f;
@@ -195,14 +202,14 @@ struct Integer {
     Buffer<float> scale, shift;  // y = sum * scale + shift, with the zero point of the inputs folded into shift
     Entries<int32_t> held;
 
-    void fill(const int8_t *weight, const float *steps, const float *bias, int out_, int in_, int panel_) {
+    void fill(const int8_t *weight, const float *weight_scale, const float *bias, int out_, int in_, int panel_) {
         out = out_, in = in_, panel = panel_;
         scale.resize(out), shift.resize(out);
         const int groups = (in + 3) / 4;
         for (int m = 0; m < out; m++) {
             int64_t sum = 0;
             for (int k = 0; k < in; k++) sum += weight[size_t(m) * in + k];
-            scale[m] = steps[m] * input_scale;
+            scale[m] = weight_scale[m] * input_scale;
             shift[m] = float(double(bias ? bias[m] : 0.0f) - double(sum) * zero_point * scale[m]);
         }
         held.fill(out, groups, std::max(16, kFirstLevelBytes / (panel * 4)), panel * 4, [&](int m, int g) {
@@ -214,22 +221,16 @@ struct Integer {
         });
     }
 
-    // round(x / scale) + zero_point in [0, 255], ties to even, as QuantizeLinear; [in][P] to [ceil(in / 4)][P][4].
+    // As `steps`; [in][P] to [ceil(in / 4)][P][4].
     template <int P>
     void quantize(const float *x, uint8_t *q) const {
         for (int k = 0; k < in; k += 4)
             for (int p = 0; p < P; p += kLanes) {
                 Ints word{};
                 for (int j = 0; j < 4 && k + j < in; j++)
-                    word |= rounded(load(x + size_t(k + j) * P + p)) << (8 * j);
+                    word |= steps(load(x + size_t(k + j) * P + p), input_scale, zero_point) << (8 * j);
                 *reinterpret_cast<Ints *>(q + (size_t(k / 4) * P + p) * 4) = word;
             }
-    }
-
-    Ints rounded(Floats x) const {
-        const Ints v = nearest(smaller(larger(x / input_scale, all(-512.0f)), all(512.0f))) + zero_point;
-        const Ints low = v < 0 ? Ints{} : v;
-        return low > 255 ? all(int32_t(255)) : low;
     }
 
     template <int P>

@@ -348,12 +348,12 @@ class Model {
     // To the values that uint8 can hold, as QuantizeLinear and DequantizeLinear do.
     static void rounded(float *x, size_t count, const Range &range) {
         if (!range.on()) return;
-        Integer like;
-        like.input_scale = range.scale, like.zero_point = range.zero_point;
+        const auto value = [&](Floats y) {
+            return __builtin_convertvector(steps(y, range.scale, range.zero_point) - range.zero_point, Floats) * range.scale;
+        };
         size_t i = 0;
-        for (; i + kLanes <= count; i += kLanes)
-            store(x + i, __builtin_convertvector(like.rounded(load(x + i)) - range.zero_point, Floats) * range.scale);
-        for (; i < count; i++) x[i] = float(like.rounded(all(x[i]))[0] - range.zero_point) * range.scale;
+        for (; i + kLanes <= count; i += kLanes) store(x + i, value(load(x + i)));
+        for (; i < count; i++) x[i] = value(all(x[i]))[0];
     }
 
     // Over the rows of [n][P], lane by lane.
