@@ -35,6 +35,12 @@ from ovit_deploy.errors import OvitError
 SETTLE_S = 0.05  # idle threads of the engine that ran before us spin for some 20 ms
 
 
+def pin(cores: list[int]) -> None:
+    """Bind all threads of this process to ``cores``: numpy's import has made some already."""
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), cores)
+
+
 class Session:
     """The loaded engine and the batch it is timed on."""
 
@@ -51,7 +57,7 @@ class Session:
     ) -> dict[str, Any]:
         """Cold start on ``cores``, or wherever the system puts us: import the runtime, build the model, answer once."""
         if cores:
-            os.sched_setaffinity(0, cores)  # before the runtime makes threads, which inherit it
+            pin(cores)  # before the runtime makes threads, which inherit it
         self.images = np.load(images)[:batch_size]
         self.setup = {"path": model, "images": self.images, "threads": threads, "options": options}
         self.engine = engines.create(engine)
