@@ -37,8 +37,8 @@ SETTLE_S = 0.05  # idle threads of the engine that ran before us spin for some 2
 
 def pin(cores: list[int]) -> None:
     """Bind all threads of this process to ``cores``: numpy's import has made some already."""
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), cores)
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cores)
 
 
 class Session:
