@@ -6,7 +6,8 @@ that it needs, subtracts the k rows of V from it (the whole cost: B^3/6 multiply
 shrinking A), and keeps only the diagonal of A up to date, because that is all the choice of a pivot looks at. V is
 at most 4 B^2 bytes (147 KB at B = 192) and stays in the level-2 cache.
 
-Columns of V that have left are squeezed out every ``SQUEEZE`` turns, which keeps the inner loops contiguous.
+The last of the weights that remain takes the place of the one that leaves, which keeps the inner loops contiguous.
+They run over whole vectors: V has ``ROWS`` and ``COLUMNS`` to spare, and what is computed there is not read.
 
 Shape suffixes: K Fisher blocks, B weights in a block, N weights of it that remain, T turns.
 """
@@ -24,8 +25,11 @@ from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
 
 Array = np.ndarray
 
-SQUEEZE = 16
-BLOCKS_A_TASK = 4
+ROWS = 8  # of V in one sweep
+COLUMNS = 16  # a power of two
+BLOCKS_A_TASK = 8
+
+compiled = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")  # divisions that may be vectors
 
 
 def eliminate(
@@ -36,7 +40,7 @@ def eliminate(
 
 
 def in_threads(
-    compiled: Callable[..., None], w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tensor, num_ranks: int
+    function: Callable[..., None], w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K: Tensor, num_ranks: int
 ) -> Elimination:
     """Run a compiled function on a few blocks at a time; it fills ranks and marginals [K, num_ranks] and weights."""
     dtype, device = finv_KBB.dtype, w_KB.device
@@ -49,14 +53,14 @@ def in_threads(
 
     def run(start: int) -> None:
         part = slice(start, start + BLOCKS_A_TASK)
-        compiled(*(array[part] for array in inputs), *(array[part] for array in outputs))
+        function(*(array[part] for array in inputs), *(array[part] for array in outputs))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(run, range(0, len(w_KB), BLOCKS_A_TASK)))
     return Elimination(rank_KR.to(device), marginal_KR.to(device, w_KB.dtype), weights_KB.to(device, w_KB.dtype))
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def eliminate_blocks(
     group: int,
     limit: int,
@@ -69,12 +73,14 @@ def eliminate_blocks(
     weights_KB: Array,
 ) -> None:
     """Eliminate in each block, into ``rank_KB``, ``marginal_KB`` and ``weights_KB``."""
+    space, finv_BB = workspace(counts_K.max(), w_KB.shape[1], finv_KBB.dtype), np.empty_like(finv_KBB[0])
     for b in range(len(w_KB)):
         outputs = rank_KB[b], marginal_KB[b], weights_KB[b]
-        eliminate_block(w_KB[b], finv_KBB[b], active_KB[b], counts_K[b], group, limit, *outputs)
+        finv_BB[:] = finv_KBB[b]  # into the cache, in order; its rows are then read in any
+        eliminate_block(w_KB[b], finv_BB, active_KB[b], counts_K[b], group, limit, space, *outputs)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def eliminate_block(
     w_B: Array,
     finv_BB: Array,
@@ -82,40 +88,55 @@ def eliminate_block(
     count: int,
     group: int,
     limit: int,
+    space: tuple[Array, Array, Array],
     rank_B: Array,
     marginal_B: Array,
     weights_B: Array,
 ) -> None:
-    """Remove ``count`` weights of one block; a weight that has left carries ``u = inf``, so that it is never chosen."""
-    index_N = np.flatnonzero(active_B)
+    """Remove ``count`` weights of one block."""
+    index_N = np.flatnonzero(active_B).astype(np.int32)
     num_left = len(index_N)
-    row_N = np.empty(num_left, finv_BB.dtype)
+    factor_TN, row_N, pivot_T = space
     u_N = w_B[index_N]
     diag_N = np.diag(finv_BB)[index_N]
     floor_N = diag_N * (CANCELLED * np.finfo(finv_BB.dtype).eps)
     score_N = u_N * u_N / diag_N
-    factor_TN = np.empty((count, num_left), finv_BB.dtype)
     gone_G = num_inactive(active_B, group)
     open_B = np.repeat(gone_G < limit, group)
     pass_over(open_B, index_N, num_left, score_N)
     for turn in range(count):
-        if turn % SQUEEZE == 0:
-            num_left = squeeze(num_left, turn, index_N, u_N, diag_N, floor_N, score_N, factor_TN)
-        p = first_smallest(score_N, num_left)
-        rank_B[index_N[p]] = turn + 1
-        marginal_B[index_N[p]] = score_N[p] / 2
-        gather_row(finv_BB[index_N[p]], index_N, num_left, row_N)
-        subtract_factors(factor_TN, turn, p, num_left, row_N)
+        if turn % ROWS == 0:
+            factor_TN[turn : turn + ROWS] = 0
+        p = first_smallest(score_N, index_N, num_left)
+        leaves = index_N[p]
+        rank_B[leaves] = turn + 1
+        marginal_B[leaves] = score_N[p] / 2
+        gather_row(finv_BB[leaves], index_N, num_left, row_N)
+        subtract_factors(factor_TN, turn, p, num_left, row_N, pivot_T)
         take_out(p, num_left, row_N, u_N, diag_N, floor_N, score_N, factor_TN[turn])
+        num_left -= 1
+        move(num_left, p, turn + 1, index_N, u_N, diag_N, floor_N, score_N, factor_TN)
         if group > 1:
-            close_full_group(index_N[p], group, limit, gone_G, open_B)
+            close_full_group(leaves, group, limit, gone_G, open_B)
             pass_over(open_B, index_N, num_left, score_N)
     for i in range(num_left):
-        if u_N[i] != np.inf:
-            weights_B[index_N[i]] = u_N[i]
+        weights_B[index_N[i]] = u_N[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def workspace(num_turns: int, num_weights: int, dtype: np.dtype) -> tuple[Array, Array, Array]:
+    """V, a row and the coefficients of a turn. Rows of V are an odd number of vectors: columns spread in the cache."""
+    turns, columns = whole(num_turns, ROWS), whole(num_weights, COLUMNS) | COLUMNS
+    return np.zeros((turns, columns), dtype), np.zeros(columns, dtype), np.zeros(turns, dtype)
+
+
+@compiled
+def whole(count: int, size: int) -> int:
+    """``count``, rounded up to a multiple of ``size``."""
+    return (count + size - 1) // size * size
+
+
+@compiled
 def num_inactive(active_B: Array, group: int) -> Array:
     """How many weights of each group are pruned already."""
     gone_G = np.zeros(len(active_B) // group, np.int64)
@@ -124,7 +145,7 @@ def num_inactive(active_B: Array, group: int) -> Array:
     return gone_G
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def close_full_group(index: int, group: int, limit: int, gone_G: Array, open_B: Array) -> None:
     """Count a weight that has left; the last of its group's limit closes the group."""
     q = index // group
@@ -133,7 +154,7 @@ def close_full_group(index: int, group: int, limit: int, gone_G: Array, open_B: 
         open_B[q * group : (q + 1) * group] = False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def pass_over(open_B: Array, index_N: Array, num_left: int, score_N: Array) -> None:
     """Weights of closed groups are never chosen, and compensate as the others do."""
     for i in range(num_left):
@@ -141,48 +162,44 @@ def pass_over(open_B: Array, index_N: Array, num_left: int, score_N: Array) -> N
             score_N[i] = np.inf
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def first_smallest(score_N: Array, num_left: int) -> int:
-    """Index of the smallest score, the first of equals."""
+@compiled
+def first_smallest(score_N: Array, index_N: Array, num_left: int) -> int:
+    """Where the smallest score is; of equal ones, that of the weight that comes first."""
     p, best = 0, score_N[0]
     for i in range(1, num_left):
-        if score_N[i] < best:
-            p, best = i, score_N[i]
+        score = score_N[i]
+        if score < best:
+            p, best = i, score
+        elif score == best and index_N[i] < index_N[p]:
+            p = i
     return p
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def gather_row(finv_B: Array, index_N: Array, num_left: int, row_N: Array) -> None:
     """The entries of one row of F^-1 that belong to the weights that remain."""
     for j in range(num_left):
         row_N[j] = finv_B[index_N[j]]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def subtract_factors(factor_TN: Array, turn: int, p: int, num_left: int, row_N: Array) -> None:
+@compiled
+def subtract_factors(factor_TN: Array, turn: int, p: int, num_left: int, row_N: Array, pivot_T: Array) -> None:
     """``row -= V[:turn, p] @ V[:turn]``: makes a row of F^-1 the row of the present A. Eight rows of V a sweep."""
-    start = 0
-    while start + 8 <= turn:
-        v0_N, v1_N, v2_N, v3_N = factor_TN[start], factor_TN[start + 1], factor_TN[start + 2], factor_TN[start + 3]
-        v4_N, v5_N, v6_N, v7_N = (
-            factor_TN[start + 4],
-            factor_TN[start + 5],
-            factor_TN[start + 6],
-            factor_TN[start + 7],
-        )
-        c0, c1, c2, c3, c4, c5, c6, c7 = v0_N[p], v1_N[p], v2_N[p], v3_N[p], v4_N[p], v5_N[p], v6_N[p], v7_N[p]
-        for j in range(num_left):
+    for t in range(turn):
+        pivot_T[t] = factor_TN[t, p]
+    for t in range(turn, whole(turn, ROWS)):
+        pivot_T[t] = 0
+    for t in range(0, turn, ROWS):
+        v0_N, v1_N, v2_N, v3_N = factor_TN[t], factor_TN[t + 1], factor_TN[t + 2], factor_TN[t + 3]
+        v4_N, v5_N, v6_N, v7_N = factor_TN[t + 4], factor_TN[t + 5], factor_TN[t + 6], factor_TN[t + 7]
+        c0, c1, c2, c3 = pivot_T[t], pivot_T[t + 1], pivot_T[t + 2], pivot_T[t + 3]
+        c4, c5, c6, c7 = pivot_T[t + 4], pivot_T[t + 5], pivot_T[t + 6], pivot_T[t + 7]
+        for j in range(whole(num_left, COLUMNS)):
             first = c0 * v0_N[j] + c1 * v1_N[j] + c2 * v2_N[j] + c3 * v3_N[j]
             row_N[j] -= first + (c4 * v4_N[j] + c5 * v5_N[j] + c6 * v6_N[j] + c7 * v7_N[j])
-        start += 8
-    for t in range(start, turn):
-        v_N = factor_TN[t]
-        c = v_N[p]
-        for j in range(num_left):
-            row_N[j] -= c * v_N[j]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def take_out(
     p: int, num_left: int, row_N: Array, u_N: Array, diag_N: Array, floor_N: Array, score_N: Array, factor_N: Array
 ) -> None:
@@ -190,35 +207,27 @@ def take_out(
     scale = 1 / np.sqrt(diag_N[p]) if diag_N[p] > floor_N[p] else 0 * floor_N[p]
     step = u_N[p] * scale
     for j in range(num_left):
-        factor_N[j] = row_N[j] * scale
-        u_N[j] -= factor_N[j] * step
-        diag_N[j] = max(diag_N[j] - factor_N[j] * factor_N[j], floor_N[j])
-        score_N[j] = u_N[j] * u_N[j] / diag_N[j]
-    u_N[p] = np.inf
-    score_N[p] = np.inf
+        v = row_N[j] * scale
+        u = u_N[j] - v * step
+        diag = diag_N[j] - v * v
+        diag = diag if diag > floor_N[j] else floor_N[j]
+        factor_N[j], u_N[j], diag_N[j], score_N[j] = v, u, diag, u * u / diag
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def squeeze(
-    num_left: int,
-    turn: int,
+@compiled
+def move(
+    last: int,
+    p: int,
+    num_gone: int,
     index_N: Array,
     u_N: Array,
     diag_N: Array,
     floor_N: Array,
     score_N: Array,
     factor_TN: Array,
-) -> int:
-    """Close the gaps of weights that have left; returns how many remain."""
-    kept_N = np.flatnonzero(u_N[:num_left] != np.inf)
-    for to in range(len(kept_N)):
-        at = kept_N[to]
-        index_N[to] = index_N[at]
-        u_N[to] = u_N[at]
-        diag_N[to] = diag_N[at]
-        floor_N[to] = floor_N[at]
-        score_N[to] = score_N[at]
-    for t in range(turn):
-        for to in range(len(kept_N)):
-            factor_TN[t, to] = factor_TN[t, kept_N[to]]
-    return len(kept_N)
+) -> None:
+    """The last of the weights takes place p."""
+    index_N[p], u_N[p], diag_N[p] = index_N[last], u_N[last], diag_N[last]
+    floor_N[p], score_N[p] = floor_N[last], score_N[last]
+    for t in range(num_gone):
+        factor_TN[t, p] = factor_TN[t, last]

@@ -13,11 +13,18 @@ them, T weights that have left.
 from functools import partial
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
 from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
-from ovit_deploy.kernels.eliminate.cpu import Array, first_smallest, gather_row, in_threads, subtract_factors
+from ovit_deploy.kernels.eliminate.cpu import (
+    Array,
+    compiled,
+    first_smallest,
+    gather_row,
+    in_threads,
+    subtract_factors,
+    workspace,
+)
 
 SQUEEZE = 4
 
@@ -28,7 +35,7 @@ def eliminate_groups(w_KB: Tensor, finv_KBB: Tensor, active_KB: Tensor, counts_K
     return in_threads(partial(eliminate_blocks, group), w_KB, finv_KBB, active_KB, counts_K, num_groups)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def eliminate_blocks(
     group: int,
     w_KB: Array,
@@ -45,7 +52,7 @@ def eliminate_blocks(
         eliminate_block(w_KB[b], finv_KBB[b], active_KB[b], counts_K[b], group, *outputs)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def eliminate_block(
     w_B: Array,
     finv_BB: Array,
@@ -59,22 +66,22 @@ def eliminate_block(
     """Remove ``count`` groups of one block; a group that has left has an infinite score."""
     index_N = np.flatnonzero(active_B)
     num_left = len(index_N)
-    u_N, row_N = w_B[index_N], np.empty(num_left, finv_BB.dtype)
+    u_N = w_B[index_N]
+    factor_TN, row_N, pivot_T = workspace(count * group, num_left, finv_BB.dtype)
     own_NS = own_blocks(finv_BB, index_N, group)
     floor_N = np.diag(finv_BB)[index_N] * (CANCELLED * np.finfo(finv_BB.dtype).eps)
     score_P = np.zeros(num_left // group, finv_BB.dtype)
-    factor_TN = np.empty((count * group, num_left), finv_BB.dtype)
     rescore(num_left, group, u_N, own_NS, floor_N, score_P)
     for turn in range(count):
         if turn % SQUEEZE == 0:
             num_left = squeeze(num_left, turn * group, group, index_N, u_N, own_NS, floor_N, score_P, factor_TN)
-        p = first_smallest(score_P, num_left // group)
+        p = first_smallest(score_P, index_N[::group], num_left // group)
         rank_G[index_N[p * group] // group] = turn + 1
         marginal_G[index_N[p * group] // group] = score_P[p]
         for member in range(group):
             i, t = p * group + member, turn * group + member
             gather_row(finv_BB[index_N[i]], index_N, num_left, row_N)
-            subtract_factors(factor_TN, t, i, num_left, row_N)
+            subtract_factors(factor_TN, t, i, num_left, row_N, pivot_T)
             take_out(i, member, num_left, group, row_N, u_N, own_NS, floor_N, factor_TN[t])
         score_P[p] = np.inf
         rescore(num_left, group, u_N, own_NS, floor_N, score_P)
@@ -83,7 +90,7 @@ def eliminate_block(
             weights_B[index_N[i]] = u_N[i]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def own_blocks(finv_BB: Array, index_N: Array, group: int) -> Array:
     """Row i: what weight i and the weights of its group have in common in A."""
     own_NS = np.empty((len(index_N), group), finv_BB.dtype)
@@ -94,7 +101,7 @@ def own_blocks(finv_BB: Array, index_N: Array, group: int) -> Array:
     return own_NS
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def take_out(
     i: int,
     member: int,
@@ -120,7 +127,7 @@ def take_out(
     u_N[i] = 0
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def rescore(num_left: int, group: int, u_N: Array, own_NS: Array, floor_N: Array, score_P: Array) -> None:
     """Joint losses of the groups that remain."""
     for p in range(num_left // group):
@@ -129,7 +136,7 @@ def rescore(num_left: int, group: int, u_N: Array, own_NS: Array, floor_N: Array
             score_P[p] = joint_loss(u_N[part].copy(), own_NS[part].copy(), floor_N[part])
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def joint_loss(u_S: Array, own_SS: Array, floor_S: Array) -> float:
     """``1/2 u^T A^-1 u`` of one group: its weights leave one after the other. Overwrites ``u_S`` and ``own_SS``."""
     size, loss = len(u_S), 0 * floor_S[0]
@@ -146,7 +153,7 @@ def joint_loss(u_S: Array, own_SS: Array, floor_S: Array) -> float:
     return loss
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled
 def squeeze(
     num_left: int,
     num_gone: int,
