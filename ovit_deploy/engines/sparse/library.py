@@ -17,8 +17,7 @@ from ovit_deploy.errors import EngineError
 
 Level = Literal["portable", "avx2", "avx512"]
 Form = Literal["fastest", "dense", "sparse"]
-FORMS = ("", "dense", "sparse", "integer")
-PANELS = (16, 32, 48, 64)
+PLACES = ("norm1", "attn.qkv", "attn", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 _ACTIVATIONS: tuple[Activation | None, ...] = (None, "gelu", "gelu_tanh", "relu", "silu")
 
 
@@ -88,8 +87,10 @@ def load(level: Level, folder: Path = HERE) -> ctypes.CDLL:
     native.ovit_norm.argtypes = [c_void_p, c_int, POINTER(_Norm)]
     native.ovit_block.argtypes = [c_void_p, POINTER(_Block)]
     native.ovit_head.argtypes = [c_void_p, POINTER(_Linear)]
-    native.ovit_ready.argtypes = [c_void_p, c_int, c_int, c_int]
+    native.ovit_ready.argtypes = [c_void_p, c_int, c_int]
     native.ovit_run.argtypes = [c_void_p, c_void_p, c_long, c_void_p]
+    native.ovit_places.argtypes, native.ovit_places.restype = [c_void_p], c_long
+    native.ovit_profile.argtypes = [c_void_p, c_void_p, c_long, c_void_p, c_void_p]
     native.ovit_forms.argtypes = [c_void_p, POINTER(c_int), POINTER(c_long)]
     return native
 
@@ -105,8 +106,7 @@ class Native:
     Args:
         network: What to compute; its arrays are copied.
         threads: Of a run.
-        panel: Tokens that stand side by side: 16, 32, 48 or 64.
-        form: Of float layers: the faster one by timing, or always the same.
+        form: Of the layers: the faster one by timing, or always the same.
         level: Of instructions; by default the best that this processor has.
         folder: Of the libraries.
 
@@ -119,7 +119,6 @@ class Native:
         network: Network,
         *,
         threads: int = 1,
-        panel: int = 32,
         form: Form = "fastest",
         level: Level | None = None,
         folder: Path = HERE,
@@ -151,7 +150,7 @@ class Native:
             self._do("ovit_block", arrays.block(block))
         for head in network.heads:
             self._do("ovit_head", arrays.linear(head))
-        self._do("ovit_ready", threads, panel, get_args(Form).index(form))
+        self._do("ovit_ready", threads, get_args(Form).index(form))
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Logits [batch, classes] of images [batch, channels, height, width].
@@ -167,12 +166,20 @@ class Native:
         self._do("ovit_run", images.ctypes.data, len(images), logits.ctypes.data)
         return logits
 
-    def forms(self) -> list[tuple[str, int]]:
-        """Of the embedding, the four products of every block, and the heads: their form and how many entries it has."""
+    def profile(self, images: np.ndarray) -> np.ndarray:
+        """Seconds, added over threads, of the embedding, the PLACES of every block, and what follows the blocks."""
+        images = np.ascontiguousarray(images, np.float32)
+        logits = np.empty((len(images), len(self.network.heads[0].weight)), np.float32)
+        seconds = np.empty(self._native.ovit_places(self._model))
+        self._do("ovit_profile", images.ctypes.data, len(images), logits.ctypes.data, seconds.ctypes.data)
+        return seconds
+
+    def entries(self) -> list[int | None]:
+        """Words that are held of the embedding, the four products of every block, and the heads; None of dense ones."""
         count = 1 + 4 * len(self.network.blocks) + len(self.network.heads)
-        forms, entries = (c_int * count)(), (c_long * count)()
-        self._do("ovit_forms", forms, entries)
-        return [(FORMS[form], held) for form, held in zip(forms, entries, strict=True)]
+        sparse, entries = (c_int * count)(), (c_long * count)()
+        self._do("ovit_forms", sparse, entries)
+        return [held if chosen else None for chosen, held in zip(sparse, entries, strict=True)]
 
     def _do(self, function: str, *args: Any) -> None:
         if getattr(self._native, function)(self._model, *args):
@@ -245,6 +252,9 @@ def check(network: Network) -> None:
         sizes += [norm.weight.shape == norm.bias.shape == (features,) for norm in (block.norm1, block.norm2)]
         sizes += [_fits(block.attention.qkv, features, 3 * inner), _fits(block.attention.proj, inner, features)]
         sizes += [block.attention.heads > 0 and inner % max(1, block.attention.heads) == 0]
+        attention = block.attention
+        ranges = (attention.query, attention.key, attention.probabilities, attention.value)
+        sizes += [all(ranges) or not any(ranges)]
         sizes += [_fits(block.mlp.fc1, features), _fits(block.mlp.fc2, len(block.mlp.fc1.weight), features)]
     if not all(sizes):
         raise EngineError("the shapes of the network do not go together", "export it again")

@@ -65,16 +65,22 @@ OVIT_API int ovit_head(Model *model, const LinearSpec *spec) {
 }
 
 // form: 0 each layer by timing, 1 dense, 2 sparse.
-OVIT_API int ovit_ready(Model *model, int threads, int panel, int form) {
-    return guarded([&] { model->ready(threads, panel, form); });
+OVIT_API int ovit_ready(Model *model, int threads, int form) {
+    return guarded([&] { model->ready(threads, Form(form)); });
 }
 OVIT_API int ovit_run(Model *model, const float *images, long batch, float *logits) {
     return guarded([&] { model->run(images, batch, logits); });
 }
 
-// The form of every layer, in the order of Model::linears: 1 dense, 2 sparse, 3 integer; and how many entries it holds.
-OVIT_API int ovit_forms(Model *model, int *forms, long *entries) {
+// As ovit_run; what each of Model::places() took, in seconds, added over threads.
+OVIT_API long ovit_places(Model *model) { return long(model->places()); }
+OVIT_API int ovit_profile(Model *model, const float *images, long batch, float *logits, double *seconds) {
+    return guarded([&] { model->run(images, batch, logits, seconds); });
+}
+
+// Of every layer, in the order of Model::linears: whether it is sparse, and how many entries it then holds.
+OVIT_API int ovit_forms(Model *model, int *sparse, long *entries) {
     return guarded([&] {
-        for (const Linear *linear : model->linears()) *forms++ = linear->form(), *entries++ = long(linear->entries());
+        for (const Linear *linear : model->linears()) *sparse++ = linear->is_sparse(), *entries++ = long(linear->entries());
     });
 }

@@ -20,20 +20,37 @@
 constexpr int kLanes = OVIT_LANES;  // floats in a vector
 constexpr int kAlignment = 64;      // bytes, of every buffer
 
-typedef float Floats __attribute__((vector_size(kLanes * 4)));
-typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef float Floats __attribute__((vector_size(kLanes * 4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(kLanes), may_alias));
 
 inline Floats all(float x) { return x - Floats{}; }
 inline Ints all(int32_t x) { return x - Ints{}; }
 
 inline Floats load(const float *p) { return *reinterpret_cast<const Floats *>(p); }
+inline Ints load(const int32_t *p) { return *reinterpret_cast<const Ints *>(p); }
 inline void store(float *p, Floats x) { *reinterpret_cast<Floats *>(p) = x; }
+inline void store(int32_t *p, Ints x) { *reinterpret_cast<Ints *>(p) = x; }
 
 inline Ints bits(Floats x) { return (Ints)x; }
 inline Floats as_floats(Ints x) { return (Floats)x; }
 
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+
+inline Floats floats(Ints x) { return __builtin_convertvector(x, Floats); }
+inline Ints larger(Ints a, Ints b) { return a > b ? a : b; }
+inline Ints smaller(Ints a, Ints b) { return a < b ? a : b; }
+
+// 1 / x within one unit in the last place or two.
+inline Floats reciprocal(Floats x) {
+#if defined(__AVX512F__)
+    const Floats r = (Floats)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+    return r * (2.0f - x * r);
+#else
+    return 1.0f / x;
+#endif
+}
 
 inline Floats square_root(Floats x) {
     for (int i = 0; i < kLanes; i++) x[i] = __builtin_sqrtf(x[i]);
@@ -66,7 +83,7 @@ inline Floats exponential(Floats x) {
 inline Floats gelu(Floats x) {
     const Floats z = x * 0.70710678f;
     const Floats a = z < 0 ? -z : z;
-    const Floats t = 1.0f / (a * 0.3275911f + 1.0f);
+    const Floats t = reciprocal(a * 0.3275911f + 1.0f);
     Floats p = all(1.061405429f);
     p = p * t - 1.453152027f;
     p = p * t + 1.421413741f;
@@ -80,32 +97,59 @@ inline Floats gelu(Floats x) {
 inline Floats gelu_tanh(Floats x) {
     const Floats y = 1.5957691216f * (x + 0.044715f * x * x * x);
     const Floats e = exponential(y < 0 ? y : -y);  // e^-|2y|
-    return x * (y < 0 ? e : all(1.0f)) / (1.0f + e);
+    return x * (y < 0 ? e : all(1.0f)) * reciprocal(1.0f + e);
 }
 
 inline Floats silu(Floats x) {
     const Floats e = exponential(x < 0 ? x : -x);
-    return x * (x < 0 ? e : all(1.0f)) / (1.0f + e);
+    return x * (x < 0 ? e : all(1.0f)) * reciprocal(1.0f + e);
 }
 
 inline Floats relu(Floats x) { return larger(x, Floats{}); }
 
-// sum_j a[4i + j] * w[j] added to lane i: a unsigned, w signed bytes, exact.
-inline Ints add_products(Ints sum, const uint8_t *a, int32_t w) {
+// A row of inputs, times a weight, added to a sum. Integers come in words of four: unsigned bytes of the row meet signed
+// bytes of the weight, exactly.
+inline Floats add_product(Floats sum, const float *x, float w) { return sum + w * load(x); }
+
+inline Ints add_product(Ints sum, Ints x, int32_t w) {
 #if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sum, _mm512_load_si512(a), _mm512_set1_epi32(w));
+    return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, _mm512_set1_epi32(w));
 #elif defined(__AVX2__)
     // Sums of two products of bytes do not fit in 16 bits: even and odd bytes go separately, as 16-bit numbers.
-    const __m256i x = _mm256_load_si256(reinterpret_cast<const __m256i *>(a)), v = _mm256_set1_epi32(w);
-    const __m256i even_x = _mm256_and_si256(x, _mm256_set1_epi16(255)), odd_x = _mm256_srli_epi16(x, 8);
+    const __m256i a = (__m256i)x, v = _mm256_set1_epi32(w);
+    const __m256i even_a = _mm256_and_si256(a, _mm256_set1_epi16(255)), odd_a = _mm256_srli_epi16(a, 8);
     const __m256i even_v = _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), odd_v = _mm256_srai_epi16(v, 8);
-    const __m256i even = _mm256_madd_epi16(even_x, even_v), odd = _mm256_madd_epi16(odd_x, odd_v);
-    return sum + (Ints)even + (Ints)odd;
+    return sum + (Ints)_mm256_madd_epi16(even_a, even_v) + (Ints)_mm256_madd_epi16(odd_a, odd_v);
 #else
-    int8_t parts[4];
-    std::memcpy(parts, &w, 4);
-    for (int i = 0; i < kLanes; i++)
-        for (int j = 0; j < 4; j++) sum[i] += int32_t(a[4 * i + j]) * parts[j];
+    for (int j = 0; j < 4; j++) sum += (x >> (8 * j) & 255) * int32_t(int8_t(w >> (8 * j)));
     return sum;
 #endif
 }
+inline Ints add_product(Ints sum, const int32_t *x, int32_t w) { return add_product(sum, load(x), w); }
+
+// Of activations as uint8: q = clip(round(x / scale) + zero_point, 0, 255), ties to even, as QuantizeLinear; but by a
+// product with 1 / scale, so that a quotient on the border of two steps may fall on either side of it.
+struct Steps {
+    float inverse;  // 1 / scale
+    int32_t zero_point;
+
+    Ints operator()(Floats x) const { return smaller(larger(steps(x), all(0)), all(255)); }
+
+    // Four rows as one of words.
+    Ints operator()(Floats a, Floats b, Floats c, Floats d) const {
+#if defined(__AVX512BW__)
+        const __m512i low = _mm512_packs_epi32((__m512i)steps(a), (__m512i)steps(b));
+        const __m512i high = _mm512_packs_epi32((__m512i)steps(c), (__m512i)steps(d));
+        const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        return (Ints)_mm512_shuffle_epi8(_mm512_packus_epi16(low, high), order);
+#else
+        const Steps &q = *this;
+        return q(a) | q(b) << 8 | q(c) << 16 | q(d) << 24;
+#endif
+    }
+
+  private:
+    Ints steps(Floats x) const {
+        return nearest(smaller(larger(x * inverse, all(-512.0f)), all(512.0f))) + zero_point;
+    }
+};
