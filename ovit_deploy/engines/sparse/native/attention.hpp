@@ -30,15 +30,16 @@ class Attention {
     void quantize(const float *x, int32_t *panel, int lane, int vectors) const {
         const Steps q{scale_ / query_.scale, query_.zero_point}, k{1 / key_.scale, key_.zero_point}, v{1 / value_.scale, value_.zero_point};
         const size_t inner = size_t(heads) * width;
+        const auto same = [](Floats z) { return z; };
         auto *bytes = reinterpret_cast<int8_t *>(panel + 2 * size_t(heads) * groups() * kPanel);
         for (int u = 0; u < vectors * kLanes; u += kLanes) {
             for (int h = 0; h < heads; h++)
                 for (int g = 0; g < groups(); g++) {
                     const float *row = x + (size_t(h) * width + 4 * g) * kPanel + u;
                     int32_t *to = panel + (size_t(h) * groups() + g) * kPanel + lane + u;
-                    store(to, word_of(q, row, kPanel, width - 4 * g));
+                    store(to, word_of(q, row, kPanel, width - 4 * g, same));
                     store(to + size_t(heads) * groups() * kPanel,
-                          word_of(k, row + inner * kPanel, kPanel, width - 4 * g) ^ int32_t(0x80808080));
+                          word_of(k, row + inner * kPanel, kPanel, width - 4 * g, same) ^ int32_t(0x80808080));
                 }
             for (size_t d = 0; d < inner; d++)
                 *reinterpret_cast<Bytes *>(bytes + d * kPanel + lane + u) =
@@ -169,7 +170,7 @@ class Attention {
         Ints total[U] = {};
         for (int i = 0; i < n; i += kPerWord)
             for (int u = 0; u < U; u++) {
-                const Ints word = word_of(steps, shares + size_t(i) * S + u * kLanes, S, n - i, one[u]);
+                const Ints word = word_of(steps, shares + size_t(i) * S + u * kLanes, S, n - i, [&](Floats z) { return z * one[u]; });
                 total[u] = add_product(total[u], word, 0x01010101);
                 store(words + size_t(i) / kPerWord * S + u * kLanes, word);
             }

@@ -10,12 +10,26 @@
 
 enum class Form { fastest, dense, sparse };
 
-// A word of up to four rows of floats.
-inline Ints word_of(const Steps &steps, const float *x, int stride, int rows, Floats factor = all(1.0f)) {
-    if (rows >= 4)
-        return steps(load(x) * factor, load(x + stride) * factor, load(x + 2 * stride) * factor, load(x + 3 * stride) * factor);
+enum class Activation { none, gelu, gelu_tanh, relu, silu };
+
+// f(the function).
+template <typename F>
+void with(Activation activation, F f) {
+    switch (activation) {
+        case Activation::gelu: return f([](Floats x) { return gelu(x); });
+        case Activation::gelu_tanh: return f([](Floats x) { return gelu_tanh(x); });
+        case Activation::relu: return f([](Floats x) { return relu(x); });
+        case Activation::silu: return f([](Floats x) { return silu(x); });
+        default: return f([](Floats x) { return x; });
+    }
+}
+
+// A word of up to four rows of floats, of which f is taken.
+template <typename F>
+inline Ints word_of(const Steps &steps, const float *x, int stride, int rows, F f) {
+    if (rows >= kPerWord) return steps(f(load(x)), f(load(x + stride)), f(load(x + 2 * stride)), f(load(x + 3 * stride)));
     Ints word{};
-    for (int j = 0; j < rows; j++) word |= steps(load(x + j * stride) * factor) << (8 * j);
+    for (int j = 0; j < rows; j++) word |= steps(f(load(x + j * stride))) << (8 * j);
     return word;
 }
 
@@ -112,14 +126,23 @@ class Linear {
         else floats_.pack(choices.sparse(floats_, finish()));
     }
 
-    // y = activation(W x + b), or that added to y; y is not x.
-    void run(const float *x, float *y, int vectors, Scratch &mine, Activation activation = Activation::none, bool add = false) const {
-        const Finish then{scale_.data(), shift_.data(), activation, add};
-        if (!is_integer) return floats_.run(x, y, vectors, then, mine);
+    // y = W f(x) + b, or that added to y, with f an activation; y is not x, and x is not what it was.
+    void run(float *x, float *y, int vectors, Scratch &mine, Activation activation = Activation::none, bool add = false) const {
+        const Finish then{scale_.data(), shift_.data(), add};
+        const int lanes = vectors * kLanes;
+        if (!is_integer) {
+            if (activation != Activation::none) with(activation, [&](auto f) {
+                for (float *row = x; row < x + size_t(in) * kPanel; row += kPanel)
+                    for (int u = 0; u < lanes; u += kLanes) store(row + u, f(load(row + u)));
+            });
+            return floats_.run(x, y, vectors, then, mine);
+        }
         int32_t *words = at_least(mine.words, size_t(integers_.in) * kPanel);
-        for (int g = 0; g < integers_.in; g++)
-            for (int u = 0; u < vectors * kLanes; u += kLanes)
-                store(words + g * kPanel + u, word_of(steps_, x + size_t(g) * 4 * kPanel + u, kPanel, in - 4 * g));
+        with(activation, [&](auto f) {
+            for (int g = 0; g < integers_.in; g++)
+                for (int u = 0; u < lanes; u += kLanes)
+                    store(words + g * kPanel + u, word_of(steps_, x + size_t(g) * 4 * kPanel + u, kPanel, in - 4 * g, f));
+        });
         integers_.run(words, y, vectors, then, mine);
     }
 

@@ -29,31 +29,36 @@ struct VectorOf<float> { using type = Floats; };
 template <typename Word>
 using Vector = typename VectorOf<Word>::type;
 
-enum class Activation { none, gelu, gelu_tanh, relu, silu };
-
-// What becomes of the sums of a row: y = activation(sum * scale + shift), or that added to y.
+// What becomes of the sums of a row: y = sum * scale + shift, or that added to y.
 struct Finish {
     const float *scale;  // of integers
     const float *shift;  // the bias
-    Activation activation = Activation::none;
     bool add = false;
 
-    void operator()(Floats sum, int row, float *y) const { finish(sum + shift[row], y); }
-    void operator()(Ints sum, int row, float *y) const { finish(floats(sum) * scale[row] + shift[row], y); }
+    template <int U>
+    void operator()(const Floats (&sum)[U], int row, float *y) const {
+        Floats z[U];
+#pragma GCC unroll 4
+        for (int u = 0; u < U; u++) z[u] = sum[u] + shift[row];
+        keep(z, y);
+    }
+    template <int U>
+    void operator()(const Ints (&sum)[U], int row, float *y) const {
+        Floats z[U];
+#pragma GCC unroll 4
+        for (int u = 0; u < U; u++) z[u] = floats(sum[u]) * scale[row] + shift[row];
+        keep(z, y);
+    }
 
   private:
-    void finish(Floats z, float *y) const {
-        z = activate(z);
-        store(y, add ? z + load(y) : z);
-    }
-    Floats activate(Floats x) const {
-        switch (activation) {
-            case Activation::gelu: return gelu(x);
-            case Activation::gelu_tanh: return gelu_tanh(x);
-            case Activation::relu: return relu(x);
-            case Activation::silu: return silu(x);
-            default: return x;
+    template <int U>
+    void keep(Floats (&z)[U], float *y) const {
+        if (add) {
+#pragma GCC unroll 4
+            for (int u = 0; u < U; u++) z[u] += load(y + u * kLanes);
         }
+#pragma GCC unroll 4
+        for (int u = 0; u < U; u++) store(y + u * kLanes, z[u]);
     }
 };
 
@@ -94,8 +99,10 @@ struct Dense {
                 constexpr int U = decltype(count)::value;
                 Vector<Word> sum[R][U] = {};
                 add_products<R, 1, kPanel>(sum, weight.data() + size_t(row) * in, x + first * kLanes, in);
-                for (int r = 0; r < R && row + r < out; r++)
-                    for (int u = 0; u < U; u++) finish(sum[r][u], row + r, y + size_t(row + r) * kPanel + (first + u) * kLanes);
+                float *to = y + size_t(row) * kPanel + first * kLanes;
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++)
+                    if (row + r < out) finish(sum[r], row + r, to + r * kPanel);
             });
     }
 };
@@ -170,7 +177,9 @@ struct Sparse {
                          bool first, bool last, const Finish &finish) {
         Vector<Word> sum[N][U] = {};
         if (!first)
+#pragma GCC unroll 2
             for (int n = 0; n < N; n++)
+#pragma GCC unroll 4
                 for (int u = 0; u < U; u++) sum[n][u] = load(partial + size_t(row[n]) * kPanel + u * kLanes);
         for (int i = 0; i < count; i++)
 #pragma GCC unroll 2
@@ -180,11 +189,15 @@ struct Sparse {
 #pragma GCC unroll 4
                 for (int u = 0; u < U; u++) sum[n][u] = add_product(sum[n][u], x + u * kLanes, e.value);
             }
-        for (int n = 0; n < N; n++)
-            for (int u = 0; u < U; u++) {
-                const size_t at = size_t(row[n]) * kPanel + u * kLanes;
-                if (last) finish(sum[n][u], row[n], y + at);
-                else store(partial + at, sum[n][u]);
+#pragma GCC unroll 2
+        for (int n = 0; n < N; n++) {
+            const size_t at = size_t(row[n]) * kPanel;
+            if (last) {
+                finish(sum[n], row[n], y + at);
+                continue;
             }
+#pragma GCC unroll 4
+            for (int u = 0; u < U; u++) store(partial + at + u * kLanes, sum[n][u]);
+        }
     }
 };

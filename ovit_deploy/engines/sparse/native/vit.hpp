@@ -225,9 +225,9 @@ class Model {
         mine.lap(place(b, kProj));
         block.norm2.run(x, normed, part.vectors);
         mine.lap(place(b, kNorm2));
-        block.fc1.run(normed, hidden, part.vectors, mine, block.activation);
+        block.fc1.run(normed, hidden, part.vectors, mine);
         mine.lap(place(b, kFc1));
-        block.fc2.run(hidden, x, part.vectors, mine, Activation::none, true);
+        block.fc2.run(hidden, x, part.vectors, mine, block.activation, true);
         mine.lap(place(b, kFc2));
     }
 
