@@ -18,9 +18,10 @@
 
 #include "buffer.hpp"
 
-constexpr int kPanel = 64;    // tokens of a panel
-constexpr int kBlock = 96;    // input rows of a panel that stay in the first-level cache: 24 KiB
-constexpr int kPerWord = 4;   // eight-bit inputs in a word
+constexpr int kPanel = 112;  // tokens of a panel at most: the more, the less it costs to read a weight
+constexpr int kBlock = 64;   // input rows of a panel that stay in the first-level cache: 28 KiB
+constexpr int kBand = 384;   // output rows of a panel that stay in the second-level cache, with others: 168 KiB
+constexpr int kPerWord = 4;  // eight-bit inputs in a word
 
 template <typename Word>
 struct VectorOf { using type = Ints; };
@@ -38,14 +39,14 @@ struct Finish {
     template <int U>
     void operator()(const Floats (&sum)[U], int row, float *y) const {
         Floats z[U];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int u = 0; u < U; u++) z[u] = sum[u] + shift[row];
         keep(z, y);
     }
     template <int U>
     void operator()(const Ints (&sum)[U], int row, float *y) const {
         Floats z[U];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int u = 0; u < U; u++) z[u] = floats(sum[u]) * scale[row] + shift[row];
         keep(z, y);
     }
@@ -54,10 +55,10 @@ struct Finish {
     template <int U>
     void keep(Floats (&z)[U], float *y) const {
         if (add) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int u = 0; u < U; u++) z[u] += load(y + u * kLanes);
         }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int u = 0; u < U; u++) store(y + u * kLanes, z[u]);
     }
 };
@@ -76,7 +77,7 @@ inline void add_products(Vector<Word> (&sum)[R][U], const Word *w, const Word *x
     for (int k = 0; k < count; k++, w += Along, x += Stride)
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int u = 0; u < U; u++) sum[r][u] = add_product(sum[r][u], x + u * kLanes, w[r * Across]);
 }
 
@@ -94,16 +95,17 @@ struct Dense {
     }
 
     void run(const Word *x, float *y, int vectors, const Finish &finish, Word *) const {
-        for (int row = 0; row < out; row += R)
-            in_groups<Most>(vectors, [&](int first, auto count) {
-                constexpr int U = decltype(count)::value;
+        in_groups<Most>(vectors, [&](int first, auto count) {
+            constexpr int U = decltype(count)::value;
+            for (int row = 0; row < out; row += R) {
                 Vector<Word> sum[R][U] = {};
                 add_products<R, 1, kPanel>(sum, weight.data() + size_t(row) * in, x + first * kLanes, in);
                 float *to = y + size_t(row) * kPanel + first * kLanes;
 #pragma GCC unroll 8
                 for (int r = 0; r < R; r++)
                     if (row + r < out) finish(sum[r], row + r, to + r * kPanel);
-            });
+            }
+        });
     }
 };
 
@@ -119,56 +121,60 @@ struct Sparse {
     };
     struct Block {
         int first;  // input row
+        bool begins, ends;  // the sums of its output rows
         std::vector<Run> runs;
     };
+    static constexpr int Most = kLanes == 16 ? 7 : 4;
     std::vector<Block> blocks;
     std::vector<int> rows;
     std::vector<Entry> entries;
 
     void fill(const Word *w, int out, int in) {
-        for (int first = 0; first < in; first += kBlock) {
-            const int last = std::min(in, first + kBlock);
-            std::vector<int> count(out), order(out);
-            for (int m = 0; m < out; m++)
-                count[m] = last - first - int(std::count(w + size_t(m) * in + first, w + size_t(m) * in + last, Word{}));
-            std::iota(order.begin(), order.end(), 0);
-            std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return count[a] < count[b]; });
-            Block made{first, {}};
-            for (int m : order) {
-                if (made.runs.empty() || made.runs.back().count != count[m])
-                    made.runs.push_back({count[m], 0, rows.size(), entries.size()});
-                made.runs.back().rows++;
-                rows.push_back(m);
-                for (int k = first; k < last; k++)
-                    if (const Word v = w[size_t(m) * in + k]; v != Word{})
-                        entries.push_back({uint32_t((k - first) * kPanel * sizeof(Word)), v});
-            }
-            blocks.push_back(std::move(made));
-        }
+        for (int row = 0; row < out; row += kBand)
+            for (int first = 0; first < in; first += kBlock) add(w, in, row, std::min(out, row + kBand), first, std::min(in, first + kBlock));
     }
 
     // Sums so far stand in `partial`, of y's shape; it may be y itself unless the result is added there.
     void run(const Word *x, float *y, int vectors, const Finish &finish, Word *partial) const {
-        for (size_t b = 0; b < blocks.size(); b++)
-            in_groups<4>(vectors, [&](int first, auto count) {
-                constexpr int U = decltype(count)::value;
+        for (const Block &block : blocks)
+            in_groups<Most>(vectors, [&](int first, auto count) {
                 const size_t at = size_t(first) * kLanes;
-                const char *tile = reinterpret_cast<const char *>(x + size_t(blocks[b].first) * kPanel + at);
-                block<U>(blocks[b], tile, y + at, partial + at, b == 0, b + 1 == blocks.size(), finish);
+                const char *tile = reinterpret_cast<const char *>(x + size_t(block.first) * kPanel + at);
+                run_block<decltype(count)::value>(block, tile, y + at, partial + at, finish);
             });
     }
 
   private:
+    // Outputs [row, end) of inputs [first, last).
+    void add(const Word *w, int in, int row, int end, int first, int last) {
+        std::vector<int> count(end - row), order(end - row);
+        for (int m = row; m < end; m++)
+            count[m - row] = last - first - int(std::count(w + size_t(m) * in + first, w + size_t(m) * in + last, Word{}));
+        std::iota(order.begin(), order.end(), row);
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return count[a - row] < count[b - row]; });
+        Block made{first, first == 0, last == in, {}};
+        for (int m : order) {
+            if (made.runs.empty() || made.runs.back().count != count[m - row])
+                made.runs.push_back({count[m - row], 0, rows.size(), entries.size()});
+            made.runs.back().rows++;
+            rows.push_back(m);
+            for (int k = first; k < last; k++)
+                if (const Word v = w[size_t(m) * in + k]; v != Word{})
+                    entries.push_back({uint32_t((k - first) * kPanel * sizeof(Word)), v});
+        }
+        blocks.push_back(std::move(made));
+    }
+
     template <int U>
-    void block(const Block &block, const char *tile, float *y, Word *partial, bool first, bool last, const Finish &finish) const {
+    void run_block(const Block &block, const char *tile, float *y, Word *partial, const Finish &finish) const {
         for (const Run &run : block.runs) {
-            if (!run.count && !first && !last) continue;
+            if (!run.count && !block.begins && !block.ends) continue;
             const Entry *entry = entries.data() + run.entry;
             const int *row = rows.data() + run.row;
             int r = 0;
             for (; r + 2 <= run.rows; r += 2, entry += 2 * run.count)
-                together<2, U>(tile, entry, run.count, row + r, y, partial, first, last, finish);
-            if (r < run.rows) together<1, U>(tile, entry, run.count, row + r, y, partial, first, last, finish);
+                together<2, U>(tile, entry, run.count, row + r, y, partial, block.begins, block.ends, finish);
+            if (r < run.rows) together<1, U>(tile, entry, run.count, row + r, y, partial, block.begins, block.ends, finish);
         }
     }
 
@@ -179,14 +185,14 @@ struct Sparse {
         if (!first)
 #pragma GCC unroll 2
             for (int n = 0; n < N; n++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int u = 0; u < U; u++) sum[n][u] = load(partial + size_t(row[n]) * kPanel + u * kLanes);
         for (int i = 0; i < count; i++)
 #pragma GCC unroll 2
             for (int n = 0; n < N; n++) {
                 const Entry &e = entry[n * count + i];
                 const Word *x = reinterpret_cast<const Word *>(tile + e.offset);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int u = 0; u < U; u++) sum[n][u] = add_product(sum[n][u], x + u * kLanes, e.value);
             }
 #pragma GCC unroll 2
@@ -196,7 +202,7 @@ struct Sparse {
                 finish(sum[n], row[n], y + at);
                 continue;
             }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int u = 0; u < U; u++) store(partial + at + u * kLanes, sum[n][u]);
         }
     }

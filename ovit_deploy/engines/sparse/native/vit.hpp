@@ -1,13 +1,13 @@
 // An isotropic vision transformer on panels of tokens.
 //
 // The tokens of all images of a batch stand one after the other, every image from the beginning of a vector on; a panel of
-// kPanel of them is [features][kPanel]. Everything but attention looks at one token at a time, so a panel, or some vectors
-// of it, goes through it alone:
+// at most kPanel of them is [features][kPanel]. Everything but attention looks at one token at a time, so a panel goes
+// through it alone:
 //
-//     part             x <- embedding;  qkv <- norm1(x)
+//     panel            x <- embedding;  qkv <- norm1(x)
 //     for every block:
 //         image and head   o <- softmax(scale q k^T) v
-//         part             x <- x + proj(o);  x <- x + fc2(activation(fc1(norm2(x))));  the next block's qkv <- norm1(x)
+//         panel            x <- x + proj(o);  x <- x + fc2(activation(fc1(norm2(x))));  the next block's qkv <- norm1(x)
 //
 // Lanes behind an image's last token hold numbers that nobody looks at.
 #pragma once
@@ -68,19 +68,18 @@ struct Block {
           activation(Activation(s.activation)) {}
 };
 
-// Some vectors of a panel.
-struct Part {
-    long panel;
-    int first, vectors;
-    int lane() const { return first * kLanes; }
-};
-
 // What one run needs beside the model; runs at the same time have one each.
 struct Workspace {
     Team team;
     std::vector<Scratch> scratch;
     Buffer<float> x, o, floats;  // [panels][features][kPanel]; floats and words are of qkv
     Buffer<int32_t> words;
+    Layout layout;
+    long vectors = 0, panels = 0;
+    int in_panel(long panel) const {
+        const int whole = layout.lanes / kLanes;
+        return int(std::min<long>(whole, vectors - panel * whole));
+    }
     explicit Workspace(int threads) : team(threads), scratch(threads) {}
 };
 
@@ -142,25 +141,22 @@ class Model {
         free_.push_back(std::move(work));
     }
 
-    // Whole panels where they are many; else threads share the vectors evenly.
-    std::vector<Part> parts(long vectors) const {
-        constexpr int whole = kPanel / kLanes;
-        std::vector<Part> made;
-        const long shares = vectors >= 8L * whole * threads ? 1 : threads;
-        for (long s = 0; s < shares; s++)
-            for (long v = vectors * s / shares, end = vectors * (s + 1) / shares, next; v < end; v = next) {
-                next = std::min(end, v - v % whole + whole);
-                made.push_back({v / whole, int(v % whole), int(next - v)});
-            }
-        return made;
+    // Panels as full as can be, evenly, and one for each thread at least.
+    void lay_out(long vectors, Workspace &work) const {
+        constexpr long whole = kPanel / kLanes;
+        long panels = std::max((vectors + whole - 1) / whole, std::min<long>(threads, vectors));
+        if (panels < 4 * threads) panels = std::min(vectors, (panels + threads - 1) / threads * threads);
+        const long each = panels ? (vectors + panels - 1) / panels : 1;
+        work.layout.lanes = int(each) * kLanes;
+        work.vectors = vectors, work.panels = (vectors + each - 1) / each;
     }
 
     void run_on(const float *images, long batch, float *logits, Workspace &work) const {
-        const size_t features = spec.features, across = features * kPanel;
-        const std::vector<Part> all = parts(batch * lanes() / kLanes);
-        const size_t panels = (batch * lanes() + kPanel - 1) / kPanel;
+        const size_t across = size_t(spec.features) * kPanel;
+        lay_out(batch * lanes() / kLanes, work);
+        const size_t panels = work.panels;
         size_t widest = embedding[0].in;
-        work.x.resize(panels * across);
+        at_least(work.x, panels * across);
         for (const Block &block : blocks) {
             at_least(work.o, panels * block.proj.in * kPanel);
             if (block.attention.is_integer()) at_least(work.words, panels * block.attention.kept());
@@ -168,27 +164,28 @@ class Model {
             widest = std::max<size_t>(widest, std::max(block.fc1.out, block.qkv.out));
         }
         for (Scratch &mine : work.scratch) at_least(mine.normed, across), at_least(mine.hidden, widest * kPanel);
-        work.team.each(long(all.size()), [&](long i, int t) {
+        work.team.each(work.panels, [&](long p, int t) {
             work.scratch[t].start();
-            embed(images, batch, all[i], work, work.scratch[t]);
+            embed(images, batch, p, work, work.scratch[t]);
             work.scratch[t].lap(0);
-            if (!blocks.empty()) before_attention(0, all[i], work, work.scratch[t]);
+            if (!blocks.empty()) before_attention(0, p, work, work.scratch[t]);
         });
         for (size_t b = 0; b < blocks.size(); b++) {
             const Attention &attention = blocks[b].attention;
             work.team.each(batch * attention.heads, [&](long i, int t) {
                 const long first = i / attention.heads * lanes();
                 const int head = int(i % attention.heads);
+                float *o = work.o.data();
                 Scratch &mine = work.scratch[t];
                 mine.start();
-                if (attention.is_integer()) attention.run(work.words.data(), work.o.data(), first, tokens(), head, mine);
-                else attention.run(work.floats.data(), work.o.data(), first, tokens(), head, mine);
+                if (attention.is_integer()) attention.run(work.words.data(), o, work.layout, first, tokens(), head, mine);
+                else attention.run(work.floats.data(), o, work.layout, first, tokens(), head, mine);
                 mine.lap(place(b, kAttention));
             });
-            work.team.each(long(all.size()), [&](long i, int t) {
+            work.team.each(work.panels, [&](long p, int t) {
                 work.scratch[t].start();
-                after_attention(b, all[i], work, work.scratch[t]);
-                if (b + 1 < blocks.size()) before_attention(b + 1, all[i], work, work.scratch[t]);
+                after_attention(b, p, work, work.scratch[t]);
+                if (b + 1 < blocks.size()) before_attention(b + 1, p, work, work.scratch[t]);
             });
         }
         work.team.each(batch, [&](long b, int t) {
@@ -199,46 +196,44 @@ class Model {
     }
 
     static size_t place(size_t block, Place place) { return 1 + block * kPlaces + place; }
-    float *at(Buffer<float> &buffer, const Part &part, size_t rows) const {
-        return buffer.data() + part.panel * rows * kPanel + part.lane();
-    }
-
-    void before_attention(size_t b, const Part &part, Workspace &work, Scratch &mine) const {
+    void before_attention(size_t b, long p, Workspace &work, Scratch &mine) const {
         const Block &block = blocks[b];
+        const int vectors = work.in_panel(p);
         float *normed = mine.normed.data();
-        block.norm1.run(at(work.x, part, spec.features), normed, part.vectors);
+        block.norm1.run(&work.x[p * spec.features * kPanel], normed, vectors);
         mine.lap(place(b, kNorm1));
         if (block.attention.is_integer()) {
-            block.qkv.run(normed, mine.hidden.data(), part.vectors, mine);
-            int32_t *panel = work.words.data() + part.panel * block.attention.kept();
-            block.attention.quantize(mine.hidden.data(), panel, part.lane(), part.vectors);
+            block.qkv.run(normed, mine.hidden.data(), vectors, mine);
+            block.attention.quantize(mine.hidden.data(), &work.words[p * block.attention.kept()], vectors);
         } else {
-            block.qkv.run(normed, at(work.floats, part, block.qkv.out), part.vectors, mine);
+            block.qkv.run(normed, &work.floats[p * block.attention.kept()], vectors, mine);
         }
         mine.lap(place(b, kQkv));
     }
 
-    void after_attention(size_t b, const Part &part, Workspace &work, Scratch &mine) const {
+    void after_attention(size_t b, long p, Workspace &work, Scratch &mine) const {
         const Block &block = blocks[b];
-        float *x = at(work.x, part, spec.features), *normed = mine.normed.data(), *hidden = mine.hidden.data();
-        block.proj.run(at(work.o, part, block.proj.in), x, part.vectors, mine, Activation::none, true);
+        const int vectors = work.in_panel(p);
+        float *x = &work.x[p * spec.features * kPanel], *normed = mine.normed.data(), *hidden = mine.hidden.data();
+        block.proj.run(&work.o[p * block.proj.in * kPanel], x, vectors, mine, Activation::none, true);
         mine.lap(place(b, kProj));
-        block.norm2.run(x, normed, part.vectors);
+        block.norm2.run(x, normed, vectors);
         mine.lap(place(b, kNorm2));
-        block.fc1.run(normed, hidden, part.vectors, mine);
+        block.fc1.run(normed, hidden, vectors, mine);
         mine.lap(place(b, kFc1));
-        block.fc2.run(hidden, x, part.vectors, mine, block.activation, true);
+        block.fc2.run(hidden, x, vectors, mine, block.activation, true);
         mine.lap(place(b, kFc2));
     }
 
     // Patches as columns, through the embedding; prefix tokens and positions; the norm before the first block.
-    void embed(const float *images, long batch, const Part &part, Workspace &work, Scratch &mine) const {
+    void embed(const float *images, long batch, long p, Workspace &work, Scratch &mine) const {
         const int side = spec.patch, across = spec.width / side, features = spec.features;
         const size_t pixels = size_t(spec.height) * spec.width;
-        const long first = part.panel * kPanel + part.lane();
-        float *x = at(work.x, part, features), *columns = mine.hidden.data();
+        const int vectors = work.in_panel(p);
+        const long first = p * work.layout.lanes;
+        float *x = &work.x[p * features * kPanel], *columns = mine.hidden.data();
         const auto each_token = [&](auto f) {  // lane, image, token
-            for (int lane = 0; lane < part.vectors * kLanes; lane++)
+            for (int lane = 0; lane < vectors * kLanes; lane++)
                 if (const long image = (first + lane) / lanes(); image < batch && (first + lane) % lanes() < tokens())
                     f(lane, image, int((first + lane) % lanes()));
         };
@@ -255,7 +250,7 @@ class Model {
                     for (int z = 0; z < side; z++, column += kPanel) *column = from[z];
                 }
         });
-        embedding[0].run(columns, x, part.vectors, mine);
+        embedding[0].run(columns, x, vectors, mine);
         each_token([&](int lane, long, int token) {
             const int patch = token - spec.prefix;
             for (int d = 0; d < features; d++) {
@@ -263,7 +258,7 @@ class Model {
                 to = patch < 0 ? prefix_[size_t(token) * features + d] : to + position_[size_t(patch) * features + d];
             }
         });
-        if (norm_pre) norm_pre.run(x, x, part.vectors);
+        if (norm_pre) norm_pre.run(x, x, vectors);
     }
 
     // Norm, pooling and head of one image, in a panel of its own whose first lanes are the pooled tokens.
@@ -273,7 +268,7 @@ class Model {
         Buffer<float> column(size_t(features) * kPanel), sum(features), out(size_t(classes()) * kPanel);
         const long first = image * lanes();
         const auto copy = [&](long g, int lane) {
-            const float *from = &work.x[(g / kPanel) * features * kPanel + g % kPanel];
+            const float *from = &work.x[work.layout.panel(g) * features * kPanel + work.layout.within(g)];
             for (int d = 0; d < features; d++) column[size_t(d) * kPanel + lane] = from[size_t(d) * kPanel];
         };
         if (spec.average) {
