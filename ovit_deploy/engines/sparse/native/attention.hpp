@@ -126,8 +126,7 @@ class Attention {
                     }
             }
         });
-        float factor = scale_;
-        if constexpr (std::is_same_v<Word, int32_t>) factor = query_.scale * key_.scale;
+        const float factor = kLog2E * (is_integer() ? query_.scale * key_.scale : scale_);
         Floats one[U];  // over the sum of the exponentials
         softmax<U>(scores, most, factor, n, shares, one);
         float *to = o + (layout.panel(lane) * heads + head) * width * kPanel + layout.within(lane);
@@ -135,7 +134,7 @@ class Attention {
         else mix(kept_, layout, shares, one, first, n, head, to, mine);
     }
 
-    // Scores to exponentials, [n][U vectors].
+    // Scores to exponentials, [n][U vectors]; `factor` of scores makes powers of two.
     template <int U, typename Word>
     static void softmax(const Word *scores, const Vector<Word> (&most)[U], float factor, int n, float *shares, Floats (&one)[U]) {
         Floats sum[U] = {};
@@ -145,7 +144,7 @@ class Attention {
                 Floats z;
                 if constexpr (std::is_same_v<Word, float>) z = load(scores + at) - most[u];
                 else z = floats(load(scores + at) - most[u]);
-                z = exponential(z * factor);
+                z = power_of_two(z * factor);
                 sum[u] += z;
                 store(shares + at, z);
             }

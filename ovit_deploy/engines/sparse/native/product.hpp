@@ -19,7 +19,6 @@
 #include "buffer.hpp"
 
 constexpr int kPanel = 112;  // tokens of a panel at most: the more, the less it costs to read a weight
-constexpr int kBlock = 64;   // input rows of a panel that stay in the first-level cache: 28 KiB
 constexpr int kBand = 384;   // output rows of a panel that stay in the second-level cache, with others: 168 KiB
 constexpr int kPerWord = 4;  // eight-bit inputs in a word
 
@@ -129,9 +128,13 @@ struct Sparse {
     std::vector<int> rows;
     std::vector<Entry> entries;
 
+    // Input rows that are read often must stay in the first-level cache; of others, blocks are larger, so that sums are kept
+    // and taken up again less often.
     void fill(const Word *w, int out, int in) {
+        const double density = 1.0 - double(std::count(w, w + size_t(out) * in, Word{})) / (double(out) * in);
+        const int block = density > 0.3 ? 64 : 112;  // 28 or 49 KiB
         for (int row = 0; row < out; row += kBand)
-            for (int first = 0; first < in; first += kBlock) add(w, in, row, std::min(out, row + kBand), first, std::min(in, first + kBlock));
+            for (int first = 0; first < in; first += block) add(w, in, row, std::min(out, row + kBand), first, std::min(in, first + block));
     }
 
     // Sums so far stand in `partial`, of y's shape; it may be y itself unless the result is added there.
