@@ -21,10 +21,10 @@ class Engine:
         self.runtime = sparse
 
     def load(self, path: str, *, images: np.ndarray, threads: int, options: dict[str, Any]) -> None:
-        """Read the graph, pack the weights, choose forms and widths by timing them on batches of this size."""
+        """Read the graph, pack the weights, choose forms by timing them."""
         if not path.endswith(".onnx"):
             raise EngineError(f"{path}: not an ONNX file", "ovit-deploy export --onnx")
-        self.engine = self.runtime.Engine(path, threads=threads, batch_size=len(images))
+        self.engine = self.runtime.Engine(path, threads=threads)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """The logits."""

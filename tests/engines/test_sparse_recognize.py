@@ -85,7 +85,7 @@ def by_onnxruntime(path: Path) -> np.ndarray:
 def test_an_export_gives_onnxruntimes_logits(exported, kind):
     wanted = by_onnxruntime(exported(kind))
     for form in ("dense", "sparse"):
-        found = Engine(exported(kind), panel=16, form=form).run(IMAGES)
+        found = Engine(exported(kind), form=form).run(IMAGES)
         assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
@@ -159,7 +159,7 @@ def test_damaged_files_and_lying_shapes_are_errors_or_answers_but_never_crash(ex
             tensor.dims[0] = data.draw(st.sampled_from([0, 1, 2**31, 2**62]))
         path.write_bytes(model.SerializeToString())
     try:
-        logits = Engine(path, panel=16).run(IMAGES)
+        logits = Engine(path).run(IMAGES)
     except EngineError:
         return
     assert logits.shape[0] == len(IMAGES)

@@ -132,7 +132,7 @@ struct Sparse {
     // and taken up again less often.
     void fill(const Word *w, int out, int in) {
         const double density = 1.0 - double(std::count(w, w + size_t(out) * in, Word{})) / (double(out) * in);
-        const int block = density > 0.3 ? 64 : 112;  // 28 or 49 KiB
+        const int block = density > 0.3 ? 56 : 112;  // 25 or 49 KiB
         for (int row = 0; row < out; row += kBand)
             for (int first = 0; first < in; first += block) add(w, in, row, std::min(out, row + kBand), first, std::min(in, first + block));
     }
