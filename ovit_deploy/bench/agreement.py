@@ -29,7 +29,8 @@ def allowed(expected: np.ndarray, *, rounds: bool) -> float:
 
     Args:
         expected: ONNX Runtime's logits.
-        rounds: whether the engine was told to compute in less than float32; then a tenth of the largest logit is
-            allowed, which bfloat16 (8 bits of mantissa) in a deep network stays below and a wrong graph does not.
+        rounds: whether the engine was told to compute in less than float32, or the model has integers; then a tenth of
+            the largest logit is allowed, which bfloat16 (8 bits of mantissa) in a deep network stays below and a wrong
+            graph does not.
     """
     return max(MAX_DIFFERENCE, MAX_ROUNDING * float(np.abs(expected).max())) if rounds else MAX_DIFFERENCE

@@ -58,7 +58,7 @@ class Contestant:
             EngineError: it reads checkpoints, and there is none.
         """
         if self.selection.traits.reads == "onnx":
-            return self.variant.path
+            return self.variant.forms.get(self.selection.engine, self.variant.path)
         if self.variant.checkpoint is None:
             without = f"{self.engine} runs checkpoints, and this ONNX file has none beside it"
             raise EngineError(without, "bench a run, or a timm model")

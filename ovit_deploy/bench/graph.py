@@ -60,6 +60,11 @@ def image_input(model: onnx.ModelProto) -> Input:
     return Input(names, batch, tuple(size for size in shape if size), dtype)
 
 
+def rounds(model: onnx.ModelProto) -> bool:
+    """Whether the model rounds activations to integers, so that the last bit of a float decides between two steps."""
+    return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node)
+
+
 def with_batch(model: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
     """A copy of the model that takes ``batch_size`` images a run.
 

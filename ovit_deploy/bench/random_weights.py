@@ -11,12 +11,12 @@ from ovit_deploy.selectors import match
 LAYERS = (nn.Linear, nn.Conv2d)
 
 
-def make_sparse(model: nn.Module, sparsity: float, *, seed: int) -> nn.Module:
-    """The same model, a random ``sparsity`` of what its family prunes set to zero in place."""
+def make_sparse(model: nn.Module, sparsity: float, *, block: int = 1, seed: int) -> nn.Module:
+    """The same model, a random ``sparsity`` of what its family prunes set to zero in place, ``block`` inputs together."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, layer in sparse_layers(model):
-            weight = layer.weight.view(-1)  # type: ignore[operator, union-attr]
+            weight = layer.weight.view(-1, block)  # type: ignore[operator, union-attr]
             weight[torch.randperm(len(weight), generator=draw)[: round(sparsity * len(weight))]] = 0
     return model
 

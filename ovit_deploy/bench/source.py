@@ -1,11 +1,12 @@
 """Where the files to be measured come from: an ONNX file, a run's export, or a model with random weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovit_deploy import checkpoint, models
+from ovit_deploy.bench.suite import Pattern, Precision
 from ovit_deploy.errors import RunError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Source:
         samples: folder of preprocessed images, if there is one.
         home: the folder that the result belongs to.
         checkpoints: the same weights as safetensors, one for every file; None where there is none.
+        forms: of every file, the same model in forms that single engines want, by their names.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Source:
     samples: Path | None = None
     home: Path = Path()
     checkpoints: tuple[Path | None, ...] = (None,)
+    forms: tuple[Mapping[str, Path], ...] = ({},)
 
 
 def from_file(path: Path) -> Source:
@@ -58,31 +61,46 @@ def from_run(name: str | None, runs: Path = checkpoint.RUNS) -> Source:
 
 
 def from_random(
-    name: str, sparsities: Sequence[float], *, seed: int, folder: Path, export: Callable[["nn.Module", Path], None]
+    name: str,
+    sparsities: Sequence[float],
+    *,
+    pattern: Pattern = "unstructured",
+    precision: Precision = "float32",
+    seed: int,
+    folder: Path,
+    export: Callable[["nn.Module", Path, Precision], Mapping[str, Path]],
 ) -> Source:
-    """A timm model with random weights, once for every sparsity; every one as ONNX and as a checkpoint.
+    """A timm model with random weights, once for every sparsity; every one as ONNX, in float32 as a checkpoint too.
 
     Args:
         name: as timm knows it.
         sparsities: fractions of zeros.
+        pattern: where the zeros are: anywhere, or in groups of four inputs.
+        precision: of the ONNX files.
         seed: of weights and zeros.
         folder: where the files go.
-        export: writes a model to an ONNX file.
+        export: writes a model to an ONNX file, and beside it the forms that single engines run fast.
 
     Raises:
         ModelError: timm knows no such model.
     """
-    files, checkpoints = [], []
+    files, checkpoints, forms = [], [], []
     for sparsity in sparsities:
-        model = random_model(name, sparsity, seed=seed)
-        files.append(folder / f"{name.replace('/', '_')}_{sparsity:g}.onnx")
-        checkpoints.append(folder / f"{files[-1].stem}.safetensors")
-        checkpoint.save_tensors(checkpoints[-1], model.state_dict(), checkpoint.ModelSpec(name))
-        export(model, files[-1])
-    return Source(f"{name} with random weights", tuple(files), checkpoints=tuple(checkpoints))
+        model = random_model(name, sparsity, pattern=pattern, seed=seed)
+        files.append(folder / f"{name.replace('/', '_')}_{sparsity:g}_{pattern}_{precision}.onnx")
+        weights = folder / f"{files[-1].stem}.safetensors"
+        checkpoint.save_tensors(weights, model.state_dict(), checkpoint.ModelSpec(name))
+        checkpoints.append(weights if precision == "float32" else None)
+        forms.append(export(model, files[-1], precision))
+    return Source(_told(name, pattern, precision), tuple(files), checkpoints=tuple(checkpoints), forms=tuple(forms))
 
 
-def random_model(name: str, sparsity: float, *, seed: int) -> "nn.Module":
+def _told(name: str, pattern: Pattern, precision: Precision) -> str:
+    about = [*(["zeros in fours"] if pattern == "block4" else []), *(["INT8"] if precision == "int8" else [])]
+    return f"{name} with random weights" + (f" ({', '.join(about)})" if about else "")
+
+
+def random_model(name: str, sparsity: float, *, pattern: Pattern = "unstructured", seed: int) -> "nn.Module":
     """The timm model ``name``, its weights and zeros drawn with ``seed``; torch's own generator is left as it was."""
     import torch
 
@@ -91,4 +109,4 @@ def random_model(name: str, sparsity: float, *, seed: int) -> "nn.Module":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = models.build(models.Choice(checkpoint.ModelSpec(name)))
-    return make_sparse(model, sparsity, seed=seed)
+    return make_sparse(model, sparsity, block=4 if pattern == "block4" else 1, seed=seed)

@@ -1,6 +1,7 @@
 """One model made ready to be measured: ONNX files of one batch size, its dense twin, and images."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,17 @@ TWIN = "dense twin"
 class Variant:
     """One file to measure, and the same weights as a checkpoint where there is one.
 
-    ``is_twin``: its weights are random, so its logits mean nothing.
+    ``is_twin``: its weights are random, so its logits mean nothing. ``is_integer``: it rounds activations. ``forms``:
+    the same model as files for single engines, by their names.
     """
 
     weights: str
     path: Path
     sparsity: float
     is_twin: bool = False
+    is_integer: bool = False
     checkpoint: Path | None = None
+    forms: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,15 @@ def prepare(source: Source, *, batch_size: int, seed: int, folder: Path, with_ch
     checkpoints = source.checkpoints if with_checkpoints else (None,) * len(source.files)
     for number, (path, checkpoint) in enumerate(zip(source.files, checkpoints, strict=True)):
         models.append(graph.with_batch(graph.load(path), batch_size))
-        variants.append(replace(_save(models[-1], folder / f"variant_{number}.onnx"), checkpoint=checkpoint))
+        others = source.forms[number].items()
+        forms = {engine: graph.with_batch(graph.load(form), batch_size) for engine, form in others}
+        saved = _save(models[-1], forms, folder / f"variant_{number}.onnx")
+        variants.append(replace(saved, checkpoint=checkpoint))
+        if not number:
+            first = forms
     if all(variant.sparsity for variant in variants):
-        twin = _save(dense_twin.fill_zeros(models[0], seed=seed), folder / "dense_twin.onnx", is_twin=True)
+        dense = {engine: dense_twin.fill_zeros(form, seed=seed) for engine, form in first.items()}
+        twin = _save(dense_twin.fill_zeros(models[0], seed=seed), dense, folder / "dense_twin.onnx", is_twin=True)
         variants.append(replace(twin, checkpoint=_twin_checkpoint(checkpoints[0], folder, seed)))
     images, inputs = sample_images(graph.image_input(models[0]), source.samples, seed=seed)
     np.save(folder / "images.npy", _whole_batches(images, batch_size))
@@ -116,9 +126,13 @@ def _twin_checkpoint(checkpoint: Path | None, folder: Path, seed: int) -> Path |
     return folder / "dense_twin.safetensors"
 
 
-def _save(model: onnx.ModelProto, path: Path, *, is_twin: bool = False) -> Variant:
+def _save(
+    model: onnx.ModelProto, forms: Mapping[str, onnx.ModelProto], path: Path, *, is_twin: bool = False
+) -> Variant:
+    paths = {engine: path.with_stem(f"{path.stem}_{engine}") for engine in forms}
     onnx.save(model, path)
+    for engine, form in forms.items():
+        onnx.save(form, paths[engine])
     sparsity = dense_twin.sparsity(model)
-    return Variant(
-        TWIN if is_twin else f"{100 * sparsity:.3g}% zeros" if sparsity else "dense", path, sparsity, is_twin
-    )
+    weights = TWIN if is_twin else f"{100 * sparsity:.3g}% zeros" if sparsity else "dense"
+    return Variant(weights, path, sparsity, is_twin, graph.rounds(model), forms=paths)

@@ -46,6 +46,8 @@ def not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
 T = TypeVar("T")
 EngineName = Annotated[str, AfterValidator(known_engine)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Pattern = Literal["unstructured", "block4"]
+Precision = Literal["float32", "int8"]
 Several = Annotated[tuple[T, ...], AfterValidator(not_empty)]
 
 
@@ -62,6 +64,8 @@ class LatencySuite(Declaration):
         engines: names of engines, with options where there are any: ``openvino:precision=bf16``.
         models: paths of ONNX files, or names of timm models (random weights); none for the newest export.
         sparsities: fractions of zeros to give a timm model.
+        patterns: where those zeros are: anywhere, or in groups of four inputs.
+        precisions: of a timm model; int8 rounds layers and the products of attention, with ranges from random images.
         batch_sizes: images a run.
         threads: of each engine. One by default: timings on two and more are less steady.
         duration_s: timed seconds for every model on every engine; not used when ``iterations`` is set.
@@ -81,6 +85,8 @@ class LatencySuite(Declaration):
     engines: Several[EngineName] = ("onnxruntime",)
     models: tuple[str, ...] = ()
     sparsities: Several[Sparsity] = (0.75,)
+    patterns: Several[Pattern] = ("unstructured",)
+    precisions: Several[Precision] = ("float32",)
     batch_sizes: Several[PositiveInt] = (1,)
     threads: Several[PositiveInt] = (1,)
     duration_s: PositiveFloat = 10.0

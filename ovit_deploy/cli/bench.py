@@ -1,12 +1,14 @@
 """``ovit-deploy bench``: how fast a model is on real engines, and what its zeros bought there."""
 
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from ovit_deploy.bench.suite import Pattern, Precision
 from ovit_deploy.cli import bench_checks, bench_tables, render
 from ovit_deploy.cli.bench_pruner import bench_pruner, bench_pruner_memory
 from ovit_deploy.cli.bench_watch import watching
@@ -15,8 +17,6 @@ from ovit_deploy.engines.selection import Selection
 from ovit_deploy.errors import EngineError, NoiseError, OvitError, RegressionError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ovit_deploy.bench.against import Against
     from ovit_deploy.bench.noise import Noise
     from ovit_deploy.bench.results import Row
@@ -30,6 +30,8 @@ def bench(
     model: str | None = None,
     run: str | None = None,
     sparsity: tuple[float, ...] = (),
+    pattern: tuple[Pattern, ...] = (),
+    precision: tuple[Precision, ...] = (),
     batch_size: int | None = None,
     threads: int | None = None,
     duration: float | None = None,
@@ -65,6 +67,8 @@ def bench(
         model: An .onnx file, or a timm model name to time with random weights.
         run: Take the export of this run, its name or folder.
         sparsity: Fraction of zeros to give a timm model; may be given several times. By default 0.75.
+        pattern: Where those zeros are: unstructured (the default), or block4, groups of four inputs; both if given twice.
+        precision: Of a timm model: float32 (the default), or int8, attention included; both if given twice.
         batch_size: Images a run; by default 1.
         threads: Of each engine; by default 1, because timings on more are less steady.
         duration: Timed seconds for each model on each engine; by default 10.
@@ -96,6 +100,8 @@ def bench(
         "engines": chosen_engines(engine, model),
         "models": (model,) if model else (),
         "sparsities": sparsity,
+        "patterns": pattern,
+        "precisions": precision,
         "batch_sizes": (batch_size,) if batch_size is not None else (),
         "threads": (threads,) if threads is not None else (),
         "duration_s": duration,
@@ -120,7 +126,7 @@ def bench(
         _refuse_contradictions(declared.models, run, given)
         if calibrate or own_tool:
             with TemporaryDirectory(prefix="ovit-bench-") as folder:
-                sources = [_source(name, declared, run, Path(folder)) for name in declared.models or (None,)]
+                sources = _sources(declared, run, Path(folder))
                 check = bench_checks.Check(declared, sources, Path(folder), allow_noise, output, json)
                 check.calibrate(runs, planted) if calibrate else check.own_tool()
             return
@@ -162,7 +168,7 @@ def _bench_latency(
     placement = bench_checks.place(suite, allow_noise=allow_noise)
     rows: list[Row] = []
     with TemporaryDirectory(prefix="ovit-bench-") as folder:
-        sources = [_source(name, suite, run, Path(folder)) for name in suite.models or (None,)]
+        sources = _sources(suite, run, Path(folder))
         began = noise.count()
         for source in sources:
             rows += _measure(source, suite, Path(folder), placement.cores)
@@ -192,29 +198,41 @@ def _is_file(model: str) -> bool:
     return model.endswith(".onnx") or Path(model).exists()
 
 
-def _source(model: str | None, suite: "LatencySuite", run: str | None, folder: Path) -> "Source":
+def _sources(suite: "LatencySuite", run: str | None, folder: Path) -> "list[Source]":
     from ovit_deploy.bench import source
 
-    if model is None:
-        return source.from_run(run)
-    if _is_file(model):
-        path = Path(model)
-        return source.from_file(path / "model.onnx" if path.is_dir() else path)
-    render.note(f"{model}: exporting with random weights")
-    return source.from_random(model, suite.sparsities, seed=suite.seed, folder=folder, export=_export)
+    found = []
+    for model in suite.models or (None,):
+        if model is None:
+            found.append(source.from_run(run))
+        elif _is_file(model):
+            path = Path(model)
+            found.append(source.from_file(path / "model.onnx" if path.is_dir() else path))
+        else:
+            found += _random_sources(model, suite, folder)
+    return found
 
 
-def _export(model: "nn.Module", path: Path) -> None:
-    """Write a model in the form that DeepSparse runs fast and every engine reads."""
-    import onnx_ir
-    import timm
-    import torch
+def _random_sources(model: str, suite: "LatencySuite", folder: Path) -> "list[Source]":
+    """A timm model in every precision, with every pattern of zeros."""
+    from ovit_deploy.bench import source
+    from ovit_deploy.cli.random_export import export
 
-    from ovit_deploy.export.profile import load_profile
-    from ovit_deploy.export.to_onnx import to_onnx
-
-    images = torch.zeros(1, *timm.data.resolve_model_data_config(model)["input_size"])
-    onnx_ir.save(to_onnx(model, images, profile=load_profile("deepsparse")), path)
+    found = []
+    for precision, pattern in product(suite.precisions, suite.patterns):
+        render.note(f"{model}: exporting with random weights, {precision}, {pattern}")
+        found.append(
+            source.from_random(
+                model,
+                suite.sparsities,
+                pattern=pattern,
+                precision=precision,
+                seed=suite.seed,
+                folder=folder,
+                export=export,
+            )
+        )
+    return found
 
 
 def _measure(source: "Source", suite: "LatencySuite", folder: Path, cores: tuple[int, ...]) -> "list[Row]":

@@ -66,9 +66,7 @@ def test_a_network_of_any_shape_and_density_is_what_its_definition_says(network,
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    network=networks(integers=True), form=st.sampled_from(["dense", "sparse"]), level=st.sampled_from(HERE_LEVELS)
-)
+@given(network=networks(integers=True), form=st.sampled_from(["dense", "sparse"]), level=st.sampled_from(HERE_LEVELS))
 def test_integer_products_are_exact(network, form, level):
     plain = replace(network, norm_pre=None, norm=None, head_norm=None, pooling="token", prefix=network.prefix[:0])
     plain = replace(plain, heads=plain.heads[:1])

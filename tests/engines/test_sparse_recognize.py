@@ -95,7 +95,7 @@ def test_the_engine_runs_in_a_process_of_its_own_and_tells_what_ran(exported, tm
         about = process.load(exported("vit"), tmp_path / "images.npy", batch_size=2, threads=2).about
         process.infer(tmp_path / "images.npy", tmp_path / "logits.npy")
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy")[:5], by_onnxruntime(exported("vit")), atol=1e-5)
-    assert about["panel"] in (16, 32, 48, 64)
+    assert about["layers"]["head"]["precision"] == "float32"
     assert set(about["layers"]) >= {"patch_embed", "blocks.0.attn.qkv", "blocks.1.mlp.fc2", "head"}
 
 

@@ -59,5 +59,7 @@ def _layers(network: Network) -> list[tuple[str, Linear]]:
 
 
 def _told(linear: Linear, entries: int | None) -> dict[str, Any]:
-    told = {"precision": "float32" if linear.scale is None else "int8", "form": "dense" if entries is None else "sparse"}
-    return told if entries is None else {**told, "entries": entries}
+    precision = "float32" if linear.scale is None else "int8"
+    if entries is None:
+        return {"precision": precision, "form": "dense"}
+    return {"precision": precision, "form": "sparse", "entries": entries}
