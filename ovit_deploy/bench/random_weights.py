@@ -12,7 +12,7 @@ LAYERS = (nn.Linear, nn.Conv2d)
 
 
 def make_sparse(model: nn.Module, sparsity: float, *, block: int = 1, seed: int) -> nn.Module:
-    """The same model, a random ``sparsity`` of what its family prunes set to zero in place, ``block`` inputs together."""
+    """The same model, a random ``sparsity`` of what its family prunes set to zero in place, ``block`` together."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, layer in sparse_layers(model):

@@ -23,7 +23,7 @@ class Source:
         samples: folder of preprocessed images, if there is one.
         home: the folder that the result belongs to.
         checkpoints: the same weights as safetensors, one for every file; None where there is none.
-        forms: of every file, the same model in forms that single engines want, by their names.
+        forms: of every file, the same model in forms that single engines want, by their names; or none at all.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Source:
     samples: Path | None = None
     home: Path = Path()
     checkpoints: tuple[Path | None, ...] = (None,)
-    forms: tuple[Mapping[str, Path], ...] = ({},)
+    forms: tuple[Mapping[str, Path], ...] = ()
 
 
 def from_file(path: Path) -> Source:

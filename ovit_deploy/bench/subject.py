@@ -71,18 +71,16 @@ def prepare(source: Source, *, batch_size: int, seed: int, folder: Path, with_ch
         ModelError: a file is not ONNX, or fixed to another batch size.
         DataError: the sample images do not fit the graph.
     """
-    variants, models = [], []
+    variants, models, forms = [], [], []
     checkpoints = source.checkpoints if with_checkpoints else (None,) * len(source.files)
-    for number, (path, checkpoint) in enumerate(zip(source.files, checkpoints, strict=True)):
+    others = source.forms or ({},) * len(source.files)
+    for number, (path, checkpoint, other) in enumerate(zip(source.files, checkpoints, others, strict=True)):
         models.append(graph.with_batch(graph.load(path), batch_size))
-        others = source.forms[number].items()
-        forms = {engine: graph.with_batch(graph.load(form), batch_size) for engine, form in others}
-        saved = _save(models[-1], forms, folder / f"variant_{number}.onnx")
+        forms.append({engine: graph.with_batch(graph.load(form), batch_size) for engine, form in other.items()})
+        saved = _save(models[-1], forms[-1], folder / f"variant_{number}.onnx")
         variants.append(replace(saved, checkpoint=checkpoint))
-        if not number:
-            first = forms
     if all(variant.sparsity for variant in variants):
-        dense = {engine: dense_twin.fill_zeros(form, seed=seed) for engine, form in first.items()}
+        dense = {engine: dense_twin.fill_zeros(form, seed=seed) for engine, form in forms[0].items()}
         twin = _save(dense_twin.fill_zeros(models[0], seed=seed), dense, folder / "dense_twin.onnx", is_twin=True)
         variants.append(replace(twin, checkpoint=_twin_checkpoint(checkpoints[0], folder, seed)))
     images, inputs = sample_images(graph.image_input(models[0]), source.samples, seed=seed)

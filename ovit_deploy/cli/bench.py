@@ -67,8 +67,8 @@ def bench(
         model: An .onnx file, or a timm model name to time with random weights.
         run: Take the export of this run, its name or folder.
         sparsity: Fraction of zeros to give a timm model; may be given several times. By default 0.75.
-        pattern: Where those zeros are: unstructured (the default), or block4, groups of four inputs; both if given twice.
-        precision: Of a timm model: float32 (the default), or int8, attention included; both if given twice.
+        pattern: Where those zeros are: unstructured (the default), or block4, in groups of four inputs.
+        precision: Of a timm model: float32 (the default), or int8, attention included.
         batch_size: Images a run; by default 1.
         threads: Of each engine; by default 1, because timings on more are less steady.
         duration: Timed seconds for each model on each engine; by default 10.

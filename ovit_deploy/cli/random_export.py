@@ -12,7 +12,8 @@ import torch
 
 from ovit_deploy.export.post_training import quantize
 from ovit_deploy.export.profile import load_profile
-from ovit_deploy.export.to_onnx import to_onnx
+from ovit_deploy.export.to_onnx import frozen, to_onnx
+from ovit_deploy.quantization import fixed
 from ovit_deploy.recipe.quantization import NAMED, Quantization
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def export(model: nn.Module, path: Path, precision: Precision) -> Mapping[str, P
         return {}
     images = torch.randn(8, *size, generator=torch.Generator().manual_seed(0))
     integers, _ = quantize(model.eval(), INTEGERS, [(images, torch.zeros(8))])
+    integers = fixed(frozen(integers))
     _save(integers, size, "onnxruntime_int8", path)
     products = path.with_stem(f"{path.stem}_products")
     _save(integers, size, "deepsparse_int8", products)

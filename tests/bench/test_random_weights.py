@@ -26,3 +26,10 @@ def test_other_families_keep_stem_and_head() -> None:
 def test_the_same_seed_gives_the_same_zeros() -> None:
     first, second = (make_sparse(nn.Sequential(nn.Linear(8, 8)), 0.5, seed=3) for _ in range(2))
     assert torch.equal(first[0].weight == 0, second[0].weight == 0)
+
+
+def test_zeros_in_blocks_leave_whole_groups_of_inputs() -> None:
+    model = make_sparse(_vit(), 0.75, block=4, seed=0)
+    groups = model.get_submodule("blocks.0.mlp.fc1").weight.reshape(-1, 4) != 0  # type: ignore[operator, union-attr]
+    assert torch.equal(groups.any(1), groups.all(1))
+    assert groups.float().mean() == 0.25

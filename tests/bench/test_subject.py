@@ -5,6 +5,7 @@ import onnx
 import pytest
 import torch
 
+from ovit_deploy.bench.contestant import Contestant
 from ovit_deploy.bench.latency import Settings, measure_latency
 from ovit_deploy.bench.source import Source, from_file, from_run
 from ovit_deploy.bench.subject import prepare
@@ -34,6 +35,17 @@ def test_a_dense_file_is_its_own_dense_one(save, tmp_path: Path) -> None:
 def test_variants_have_the_batch_size_that_was_asked_for(sparse: Source, tmp_path: Path) -> None:
     for variant in prepare(sparse, batch_size=3, seed=0, folder=tmp_path).variants:
         assert onnx.load(variant.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+
+
+def test_an_engine_gets_its_own_form_of_the_file_and_of_the_twin(save, tmp_path: Path) -> None:
+    file, other = (save().rename(tmp_path / f"{name}.onnx") for name in ("file", "other"))
+    source = Source("two forms", (file,), forms=({"deepsparse": other},))
+    subject = prepare(source, batch_size=3, seed=0, folder=tmp_path)
+    for variant in subject.variants:
+        assert Contestant("onnxruntime", variant).file == variant.path
+        own = Contestant("deepsparse", variant).file
+        assert own != variant.path
+        assert onnx.load(own).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
 
 
 def test_images_fill_whole_batches(sparse: Source, tmp_path: Path) -> None:
