@@ -29,6 +29,8 @@ class Evidence:
         pruned_ms: ms of the layers that hold pruned weights, with what the runtime fused into them.
         rest_ms: ms of all others.
         kernels: how many of the layers with pruned weights ran in which precision.
+        of_peak: by kernel, the share of the processor's arithmetic peak that all such layers reach, pruned or
+            not; where the engine tells it.
         error: why there is none of it.
     """
 
@@ -36,6 +38,7 @@ class Evidence:
     pruned_ms: float = 0.0
     rest_ms: float = 0.0
     kernels: dict[str, int] = field(default_factory=dict)
+    of_peak: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -63,7 +66,18 @@ def split(layers: Sequence[Mapping[str, Any]], pruned: frozenset[str]) -> Eviden
     marked = [{**layer, "pruned": not pruned.isdisjoint(layer["names"])} for layer in layers]
     ms = {kind: sum(layer["ms"] for layer in marked if layer["pruned"] is kind) for kind in (True, False)}
     kernels = Counter(str(layer["precision"]) for layer in marked if layer["pruned"] and layer["precision"] != "none")
-    return Evidence(marked, ms[True], ms[False], dict(kernels))
+    return Evidence(marked, ms[True], ms[False], dict(kernels), _of_peak(marked))
+
+
+def _of_peak(layers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean share of the peak, weighted by time."""
+    ms, at_peak = Counter[str](), Counter[str]()
+    for layer in layers:
+        if "of_peak" in layer:
+            kind = " ".join(part for part in (layer["type"], layer["precision"]) if part != "MatMul")
+            ms[kind] += layer["ms"]
+            at_peak[kind] += layer["ms"] * layer["of_peak"]
+    return {kind: at_peak[kind] / ms[kind] for kind in ms if ms[kind]}
 
 
 def pruned_names(models: Sequence[onnx.ModelProto]) -> frozenset[str]:

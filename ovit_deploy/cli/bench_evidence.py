@@ -17,6 +17,10 @@ def show(rows: "list[Row]") -> None:
         "where the time goes (profiled runs, slower than the timed ones)", SPLIT, [_split(row) for row in told]
     )
     render.line("at most: the speed-up if the pruned layers cost nothing (Amdahl); every layer is in the JSON file")
+    for row in told:
+        if row.evidence and row.evidence.of_peak:
+            shares = ", ".join(f"{kernel} {share:.0%}" for kernel, share in row.evidence.of_peak.items())
+            render.line(f"{row.engine}, {row.weights}, of the processor's arithmetic peak: {shares}")
     render.line()
 
 

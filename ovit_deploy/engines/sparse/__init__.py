@@ -8,6 +8,7 @@ graph.py         an ONNX graph to walk along
 fuse.py          elementary operators back to large ones
 recognize.py     from an exported graph to a network
 library.py       a network in the compiled half
+roofline.py      what every layer takes, and how much of the processor's peak that is
 native/          the compiled half, in C++17: one source for AVX-512, AVX2, NEON and plain machines
 build.py         compiles it
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ovit_deploy.engines.sparse import roofline
 from ovit_deploy.engines.sparse.library import Form, Level, Native
 from ovit_deploy.engines.sparse.network import Linear, Network
 from ovit_deploy.engines.sparse.recognize import recognize
@@ -39,6 +40,10 @@ class Engine:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Logits [batch, classes] of images [batch, channels, height, width]."""
         return self.native.run(images)
+
+    def profile(self, images: np.ndarray, count: int) -> list[dict[str, Any]]:
+        """What each layer takes: `roofline.layers`."""
+        return roofline.layers(self.native, images, count)
 
     def describe(self) -> dict[str, Any]:
         """Instructions, and of every layer its precision and its form, with the words that a sparse one holds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_long, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int, c_int32, c_long, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -89,6 +89,7 @@ def load(level: Level, folder: Path = HERE) -> ctypes.CDLL:
     native.ovit_head.argtypes = [c_void_p, POINTER(_Linear)]
     native.ovit_ready.argtypes = [c_void_p, c_int, c_int]
     native.ovit_run.argtypes = [c_void_p, c_void_p, c_long, c_void_p]
+    native.ovit_peak.argtypes, native.ovit_peak.restype = [c_int], c_double
     native.ovit_places.argtypes, native.ovit_places.restype = [c_void_p], c_long
     native.ovit_profile.argtypes = [c_void_p, c_void_p, c_long, c_void_p, c_void_p]
     native.ovit_forms.argtypes = [c_void_p, POINTER(c_int), POINTER(c_long)]
@@ -173,6 +174,10 @@ class Native:
         seconds = np.empty(self._native.ovit_places(self._model))
         self._do("ovit_profile", images.ctypes.data, len(images), logits.ctypes.data, seconds.ctypes.data)
         return seconds
+
+    def peak(self, *, integers: bool) -> float:
+        """Operations a second of one core at most, with factors in registers; of integers those in eight bits."""
+        return self._native.ovit_peak(int(integers))
 
     def entries(self) -> list[int | None]:
         """Words that are held of the embedding, the four products of every block, and the heads; None of dense ones."""

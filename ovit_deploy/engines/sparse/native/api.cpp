@@ -1,7 +1,8 @@
-// The C interface that ovit_deploy/engines/sparse/library.py speaks. Every function that can fail answers 0 for success;
+// The C interface that ovit_deploy/engines/sparse/library.py speaks. Functions that can fail answer 0 for success;
 // ovit_error() says what was wrong in this thread.
 #include <string>
 
+#include "peak.hpp"
 #include "vit.hpp"
 
 #define OVIT_API extern "C" __attribute__((visibility("default")))
@@ -40,6 +41,9 @@ OVIT_API int ovit_level() {
 #endif
     return 0;
 }
+
+// Operations a second of one core, at most.
+OVIT_API double ovit_peak(int integers) { return integers ? peak<int32_t>() : peak<float>(); }
 
 OVIT_API Model *ovit_new(const ModelSpec *spec, const LinearSpec *embedding) {
     Model *made = nullptr;
@@ -81,6 +85,9 @@ OVIT_API int ovit_profile(Model *model, const float *images, long batch, float *
 // Of every layer, in the order of Model::linears: whether it is sparse, and how many entries it then holds.
 OVIT_API int ovit_forms(Model *model, int *sparse, long *entries) {
     return guarded([&] {
-        for (const Linear *linear : model->linears()) *sparse++ = linear->is_sparse(), *entries++ = long(linear->entries());
+        for (const Linear *linear : model->linears()) {
+            *sparse++ = linear->is_sparse();
+            *entries++ = long(linear->entries());
+        }
     });
 }

@@ -27,13 +27,25 @@ struct Layout {
     }
 };
 
+// One head of one image.
+template <typename Word>
+struct Head {
+    const Word *kept;  // of all panels
+    float *o;          // panels of [heads][width][kPanel]
+    Layout layout;
+    long first;  // lane of the image's first token
+    int tokens, number;
+    long end() const { return first + (tokens + kLanes - 1) / kLanes * kLanes; }
+    int lanes() const { return int(end() - first); }
+};
+
 class Attention {
   public:
     static constexpr int R = kLanes == 16 ? 8 : 4, Most = kLanes == 16 ? 3 : 2;
 
     Attention(const BlockSpec &s, int inner)
-        : heads(s.heads), width(inner / s.heads), scale_(s.scale), query_(s.query), key_(s.key), shares_(s.probabilities),
-          value_(s.value) {}
+        : heads(s.heads), width(inner / s.heads), scale_(s.scale), query_(s.query), key_(s.key),
+          shares_(s.probabilities), value_(s.value) {}
 
     int heads, width;
     bool is_integer() const { return query_.scale > 0; }
@@ -46,7 +58,8 @@ class Attention {
 
     // Floats [3][heads][width][kPanel] to words and bytes of a panel.
     void quantize(const float *x, int32_t *panel, int vectors) const {
-        const Steps q{scale_ / query_.scale, query_.zero_point}, k{1 / key_.scale, key_.zero_point}, v{1 / value_.scale, value_.zero_point};
+        const Steps q{scale_ / query_.scale, query_.zero_point}, k{1 / key_.scale, key_.zero_point};
+        const Steps v{1 / value_.scale, value_.zero_point};
         const size_t inner = size_t(heads) * width;
         const auto same = [](Floats z) { return z; };
         auto *bytes = reinterpret_cast<int8_t *>(panel + 2 * size_t(heads) * groups() * kPanel);
@@ -65,78 +78,83 @@ class Attention {
                     __builtin_convertvector(v(load(x + (2 * inner + d) * kPanel + u)) - 128, Bytes);
     }
 
-    // Tokens first to first + n of all lanes, to rows of o, whose panels are [heads][width][kPanel].
     template <typename Word>
-    void run(const Word *kept_, float *o, Layout layout, long first, int n, int head, Scratch &mine) const {
-        const long end = first + (n + kLanes - 1) / kLanes * kLanes;
-        if constexpr (std::is_same_v<Word, int32_t>) sums_of_keys(kept_, layout, first, end, head, mine);
-        layout.in_panels(first, end, [&](long lane, int count) {
+    void run(const Head<Word> &head, Scratch &mine) const {
+        if constexpr (std::is_same_v<Word, int32_t>) sums_of_keys(head, mine);
+        head.layout.in_panels(head.first, head.end(), [&](long lane, int count) {
             in_groups<Most>(count / kLanes, [&](int u, auto vectors) {
-                queries<decltype(vectors)::value>(kept_, o, layout, first, n, lane + u * kLanes, head, mine);
+                queries<decltype(vectors)::value>(head, lane + u * kLanes, mine);
             });
         });
     }
 
   private:
     static constexpr int32_t kTurned = int32_t(0x80808080);  // the sign bits of a word's bytes
+    static constexpr int32_t kOnes = 0x01010101;
 
     int groups() const { return (width + kPerWord - 1) / kPerWord; }
     template <typename Word>
     int depth() const { return std::is_same_v<Word, float> ? width : groups(); }
+
+    // Rows of queries (part 0), keys (1) or, of floats, values (2), at a lane.
     template <typename Word>
-    const Word *rows(const Word *kept_, Layout layout, long lane, int part, int head) const {
-        return kept_ + layout.panel(lane) * kept() + (size_t(part) * heads + head) * depth<Word>() * kPanel + layout.within(lane);
+    const Word *rows(const Head<Word> &head, long lane, int part) const {
+        const size_t row = (size_t(part) * heads + head.number) * depth<Word>();
+        return head.kept + head.layout.panel(lane) * kept() + row * kPanel + head.layout.within(lane);
     }
-    const int32_t *values(const int32_t *kept_, Layout layout, long lane, int head) const {
-        return rows(kept_, layout, 0, 2, 0) + layout.panel(lane) * kept() + (size_t(head) * width * kPanel + layout.within(lane)) / kPerWord;
+    const float *values(const Head<float> &head, long lane) const { return rows(head, lane, 2); }
+    const int32_t *values(const Head<int32_t> &head, long lane) const {
+        const size_t bytes = size_t(head.number) * width * kPanel + head.layout.within(lane);
+        return head.kept + head.layout.panel(lane) * kept() + 2 * size_t(heads) * groups() * kPanel + bytes / kPerWord;
     }
 
-    void sums_of_keys(const int32_t *kept_, Layout layout, long first, long end, int head, Scratch &mine) const {
-        int32_t *sums = at_least(mine.sums, end - first);
-        for (long lane = first; lane < end; lane += kLanes) {
-            const int32_t *key = rows(kept_, layout, lane, 1, head);
+    // zq sum_d k of every key.
+    void sums_of_keys(const Head<int32_t> &head, Scratch &mine) const {
+        int32_t *sums = at_least(mine.sums, head.lanes());
+        for (long lane = head.first; lane < head.end(); lane += kLanes) {
+            const int32_t *key = rows(head, lane, 1);
             Ints sum = all(-128 * kPerWord * groups());
-            for (int g = 0; g < groups(); g++) sum = add_product(sum, load(key + g * kPanel) ^ kTurned, 0x01010101);
-            store(sums + (lane - first), sum * query_.zero_point);
+            for (int g = 0; g < groups(); g++) sum = add_product(sum, load(key + g * kPanel) ^ kTurned, kOnes);
+            store(sums + (lane - head.first), sum * query_.zero_point);
         }
     }
 
+    // Some vectors of queries, from a lane on.
     template <int U, typename Word>
-    void queries(const Word *kept_, float *o, Layout layout, long first, int n, long lane, int head, Scratch &mine) const {
+    void queries(const Head<Word> &head, long lane, Scratch &mine) const {
         constexpr int S = U * kLanes;  // stride of scores and shares
-        const long end = first + (n + kLanes - 1) / kLanes * kLanes;
-        const Word *query = rows(kept_, layout, lane, 0, head);
-        float *shares = at_least(mine.shares, size_t(end - first) * S);
+        constexpr bool integers = std::is_same_v<Word, int32_t>;
+        const Word *query = rows(head, lane, 0);
+        float *shares = at_least(mine.shares, size_t(head.lanes()) * S);
         Word *scores;
-        if constexpr (std::is_same_v<Word, float>) scores = shares;
-        else scores = at_least(mine.scores, size_t(end - first) * S);
+        if constexpr (integers) scores = at_least(mine.scores, size_t(head.lanes()) * S);
+        else scores = shares;
         Vector<Word> most[U];
-        for (int u = 0; u < U; u++) most[u] = all(std::is_same_v<Word, float> ? Word(-3e38) : Word(-2147483647));
-        layout.in_panels(first, end, [&](long at, int count) {
-            const Word *key = rows(kept_, layout, at, 1, head);
+        for (int u = 0; u < U; u++) most[u] = all(integers ? Word(-2147483647) : Word(-3e38));
+        head.layout.in_panels(head.first, head.end(), [&](long at, int count) {
+            const Word *key = rows(head, at, 1);
             for (int b = 0; b < count; b += R) {
                 Vector<Word> sum[R][U] = {};
                 add_products<kPanel, 1, kPanel>(sum, key + b, query, depth<Word>());
-                const int token = int(at - first) + b;
-                for (int r = 0; r < R && token + r < n; r++)
+                const int token = int(at - head.first) + b;
+                for (int r = 0; r < R && token + r < head.tokens; r++)
                     for (int u = 0; u < U; u++) {
-                        if constexpr (std::is_same_v<Word, int32_t>) sum[r][u] -= mine.sums[token + r];
+                        if constexpr (integers) sum[r][u] -= mine.sums[token + r];
                         most[u] = larger(most[u], sum[r][u]);
                         store(scores + size_t(token + r) * S + u * kLanes, sum[r][u]);
                     }
             }
         });
-        const float factor = kLog2E * (is_integer() ? query_.scale * key_.scale : scale_);
         Floats one[U];  // over the sum of the exponentials
-        softmax<U>(scores, most, factor, n, shares, one);
-        float *to = o + (layout.panel(lane) * heads + head) * width * kPanel + layout.within(lane);
-        if constexpr (std::is_same_v<Word, float>) mix(kept_, layout, shares, one, first, n, head, to);
-        else mix(kept_, layout, shares, one, first, n, head, to, mine);
+        softmax<U>(scores, most, kLog2E * (integers ? query_.scale * key_.scale : scale_), head.tokens, shares, one);
+        const size_t row = (head.layout.panel(lane) * heads + head.number) * width;
+        mix(head, shares, one, head.o + row * kPanel + head.layout.within(lane), mine);
     }
 
     // Scores to exponentials, [n][U vectors]; `factor` of scores makes powers of two.
     template <int U, typename Word>
-    static void softmax(const Word *scores, const Vector<Word> (&most)[U], float factor, int n, float *shares, Floats (&one)[U]) {
+    static void softmax(const Word *scores, const Vector<Word> (&most)[U], float factor, int n, float *shares,
+                        Floats (&one)[U]) {
         Floats sum[U] = {};
         for (int i = 0; i < n; i++)
             for (int u = 0; u < U; u++) {
@@ -160,13 +178,13 @@ class Attention {
     }
 
     template <int U>
-    void mix(const float *kept_, Layout layout, const float *shares, const Floats (&one)[U], long first, int n, int head, float *to) const {
+    void mix(const Head<float> &head, const float *shares, const Floats (&one)[U], float *to, Scratch &) const {
         in_bands([&](int d, auto band) {
             constexpr int B = decltype(band)::value;
             Floats sum[B][U] = {};
-            layout.in_panels(first, first + n, [&](long at, int count) {
-                const float *value = rows(kept_, layout, at, 2, head) + d * kPanel;
-                add_products<1, kPanel, U * kLanes>(sum, value, shares + (at - first) * U * kLanes, count);
+            head.layout.in_panels(head.first, head.first + head.tokens, [&](long at, int count) {
+                const float *value = values(head, at) + d * kPanel;
+                add_products<1, kPanel, U * kLanes>(sum, value, shares + (at - head.first) * U * kLanes, count);
             });
             for (int b = 0; b < B; b++)
                 for (int u = 0; u < U; u++) store(to + (d + b) * kPanel + u * kLanes, sum[b][u] * one[u]);
@@ -174,28 +192,24 @@ class Attention {
     }
 
     template <int U>
-    void mix(const int32_t *kept_, Layout layout, const float *shares, const Floats (&one)[U], long first, int n, int head, float *to, Scratch &mine) const {
+    void mix(const Head<int32_t> &head, const float *shares, const Floats (&one)[U], float *to, Scratch &mine) const {
         constexpr int S = U * kLanes;
-        const Steps steps{1 / shares_.scale, shares_.zero_point};
         const int32_t zero = value_.zero_point - 128;
-        int32_t *words = mine.scores.data();  // the scores are over
-        Ints total[U] = {};
-        for (int i = 0; i < n; i += kPerWord)
-            for (int u = 0; u < U; u++) {
-                const Ints word = word_of(steps, shares + size_t(i) * S + u * kLanes, S, n - i, [&](Floats z) { return z * one[u]; });
-                total[u] = add_product(total[u], word, 0x01010101);
-                store(words + size_t(i) / kPerWord * S + u * kLanes, word);
-            }
+        const int32_t *words = mine.scores.data();  // the scores are over
+        Ints total[U];
+        round_shares(shares, one, head.tokens, mine.scores.data(), total);
         in_bands([&](int d, auto band) {
             constexpr int B = decltype(band)::value;
             Ints sum[B][U] = {};
-            int32_t rest[B] = {};  // sums of values
-            layout.in_panels(first, first + n, [&](long at, int count) {
-                const int32_t *value = values(kept_, layout, at, head) + d * kPanel / kPerWord;
-                add_products<1, kPanel / kPerWord, S>(sum, value, words + (at - first) / kPerWord * S, (count + 3) / kPerWord);
+            int32_t rest[B] = {};  // sum_t (v - zv)
+            head.layout.in_panels(head.first, head.first + head.tokens, [&](long at, int count) {
+                const int32_t *value = values(head, at) + d * kPanel / kPerWord;
+                const int32_t *share = words + (at - head.first) / kPerWord * S;
+                add_products<1, kPanel / kPerWord, S>(sum, value, share, (count + kPerWord - 1) / kPerWord);
                 if (!shares_.zero_point) return;
+                const auto *bytes = reinterpret_cast<const int8_t *>(value);
                 for (int b = 0; b < B; b++)
-                    for (int t = 0; t < count; t++) rest[b] += reinterpret_cast<const int8_t *>(value)[b * kPanel + t] - zero;
+                    for (int t = 0; t < count; t++) rest[b] += bytes[b * kPanel + t] - zero;
             });
             for (int b = 0; b < B; b++)
                 for (int u = 0; u < U; u++) {
@@ -203,6 +217,22 @@ class Attention {
                     store(to + (d + b) * kPanel + u * kLanes, floats(exact) * (shares_.scale * value_.scale));
                 }
         });
+    }
+
+    // Shares of n tokens to words [ceil(n / 4)][U vectors], with zeros at the end, and their sums.
+    template <int U>
+    void round_shares(const float *shares, const Floats (&one)[U], int n, int32_t *words, Ints (&total)[U]) const {
+        constexpr int S = U * kLanes;
+        const Steps steps{1 / shares_.scale, shares_.zero_point};
+        for (int u = 0; u < U; u++) {
+            total[u] = Ints{};
+            const auto normalized = [&](Floats z) { return z * one[u]; };
+            for (int i = 0; i < n; i += kPerWord) {
+                const Ints word = word_of(steps, shares + size_t(i) * S + u * kLanes, S, n - i, normalized);
+                total[u] = add_product(total[u], word, kOnes);
+                store(words + size_t(i) / kPerWord * S + u * kLanes, word);
+            }
+        }
     }
 
     float scale_;

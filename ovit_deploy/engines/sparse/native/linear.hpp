@@ -27,7 +27,8 @@ void with(Activation activation, F f) {
 // A word of up to four rows of floats, of which f is taken.
 template <typename F>
 inline Ints word_of(const Steps &steps, const float *x, int stride, int rows, F f) {
-    if (rows >= kPerWord) return steps(f(load(x)), f(load(x + stride)), f(load(x + 2 * stride)), f(load(x + 3 * stride)));
+    if (rows >= kPerWord)
+        return steps(f(load(x)), f(load(x + stride)), f(load(x + 2 * stride)), f(load(x + 3 * stride)));
     Ints word{};
     for (int j = 0; j < rows; j++) word |= steps(f(load(x + j * stride))) << (8 * j);
     return word;
@@ -103,8 +104,8 @@ class Choices {
 class Linear {
   public:
     explicit Linear(const LinearSpec &s)
-        : out(s.out), in(s.in), is_integer(s.integers), shift_(s.bias, s.bias + s.out), floats_{s.out, s.in, {}, {}, {}},
-          integers_{s.out, (s.in + kPerWord - 1) / kPerWord, {}, {}, {}} {
+        : out(s.out), in(s.in), is_integer(s.integers), shift_(s.bias, s.bias + s.out),
+          floats_{s.out, s.in, {}, {}, {}}, integers_{s.out, (s.in + kPerWord - 1) / kPerWord, {}, {}, {}} {
         if (!is_integer) {
             floats_.source.assign(s.weight, s.weight + size_t(out) * in);
             return;
@@ -117,7 +118,8 @@ class Linear {
             const int8_t *row = s.integers + size_t(m) * in;
             std::copy(row, row + in, bytes);
             scale_[m] = s.scale[m] * s.input.scale;  // the zero point of the inputs goes into the shift
-            shift_[m] = float(double(shift_[m]) - double(std::accumulate(row, row + in, 0L)) * steps_.zero_point * scale_[m]);
+            const double sum = double(std::accumulate(row, row + in, 0L));
+            shift_[m] = float(double(shift_[m]) - sum * steps_.zero_point * scale_[m]);
         }
     }
 
@@ -127,7 +129,8 @@ class Linear {
     }
 
     // y = W f(x) + b, or that added to y, with f an activation; y is not x, and x is not what it was.
-    void run(float *x, float *y, int vectors, Scratch &mine, Activation activation = Activation::none, bool add = false) const {
+    void run(float *x, float *y, int vectors, Scratch &mine, Activation activation = Activation::none,
+             bool add = false) const {
         const Finish then{scale_.data(), shift_.data(), add};
         const int lanes = vectors * kLanes;
         if (!is_integer) {
@@ -140,8 +143,10 @@ class Linear {
         int32_t *words = at_least(mine.words, size_t(integers_.in) * kPanel);
         with(activation, [&](auto f) {
             for (int g = 0; g < integers_.in; g++)
-                for (int u = 0; u < lanes; u += kLanes)
-                    store(words + g * kPanel + u, word_of(steps_, x + size_t(g) * 4 * kPanel + u, kPanel, in - 4 * g, f));
+                for (int u = 0; u < lanes; u += kLanes) {
+                    const float *row = x + size_t(g) * kPerWord * kPanel + u;
+                    store(words + g * kPanel + u, word_of(steps_, row, kPanel, in - kPerWord * g, f));
+                }
         });
         integers_.run(words, y, vectors, then, mine);
     }

@@ -1,13 +1,14 @@
-// Weight times activations: y[out][tokens] = W[out][in] x[in][tokens] for a panel of tokens, with what follows fused in.
+// Weight times activations: y[out][tokens] = W[out][in] x[in][tokens] for a panel of tokens, with the bias and, where
+// there is one, the residual fused in.
 //
-// A vector runs along tokens, so one weight meets many of them and zeros are left out, whatever their pattern. Rows of a
-// panel stand kPanel words apart; kernels are given some of its vectors, so that few tokens cost little. A word is a float,
-// or four inputs in eight bits: the same kernels serve both.
+// A vector runs along tokens, so one weight meets many of them and zeros are left out, whatever their pattern. Rows of
+// a panel stand kPanel words apart; kernels are given some of its vectors, so that few tokens cost little. A word is a
+// float, or four inputs in eight bits: the same kernels serve both.
 //
 //   Dense    rows in bands of R, stored [band][in][R]: R x U sums stay in registers.
-//   Sparse   non-zero words as (where their input row starts, value). Inputs come in blocks that stay in the first-level
-//            cache; inside a block rows of equal count stand together, two at a time, so that inner loops have fixed
-//            trip counts.
+//   Sparse   non-zero words as (where their input row starts, value). Inputs come in blocks that stay in the
+//            first-level cache; inside a block rows of equal count stand together, two at a time, so that inner loops
+//            have fixed trip counts.
 #pragma once
 
 #include <algorithm>
@@ -67,7 +68,8 @@ template <int Most, typename F>
 inline void in_groups(int vectors, F f) {
     int first = 0;
     for (; first + Most <= vectors; first += Most) f(first, std::integral_constant<int, Most>());
-    if constexpr (Most > 1) in_groups<Most - 1>(vectors - first, [&](int after, auto count) { f(first + after, count); });
+    if constexpr (Most > 1)
+        in_groups<Most - 1>(vectors - first, [&](int after, auto count) { f(first + after, count); });
 }
 
 // sum[r][u] += sum over k < count of w[k * Along + r * Across] x[k * Stride + vector u]
@@ -128,13 +130,14 @@ struct Sparse {
     std::vector<int> rows;
     std::vector<Entry> entries;
 
-    // Input rows that are read often must stay in the first-level cache; of others, blocks are larger, so that sums are kept
-    // and taken up again less often.
+    // Input rows that are read often must stay in the first-level cache; of others, blocks are larger, so that sums are
+    // put aside and taken up again less often.
     void fill(const Word *w, int out, int in) {
         const double density = 1.0 - double(std::count(w, w + size_t(out) * in, Word{})) / (double(out) * in);
         const int block = density > 0.3 ? 56 : 112;  // 25 or 49 KiB
         for (int row = 0; row < out; row += kBand)
-            for (int first = 0; first < in; first += block) add(w, in, row, std::min(out, row + kBand), first, std::min(in, first + block));
+            for (int first = 0; first < in; first += block)
+                add(w, in, row, std::min(out, row + kBand), first, std::min(in, first + block));
     }
 
     // Sums so far stand in `partial`, of y's shape; it may be y itself unless the result is added there.
@@ -151,8 +154,10 @@ struct Sparse {
     // Outputs [row, end) of inputs [first, last).
     void add(const Word *w, int in, int row, int end, int first, int last) {
         std::vector<int> count(end - row), order(end - row);
-        for (int m = row; m < end; m++)
-            count[m - row] = last - first - int(std::count(w + size_t(m) * in + first, w + size_t(m) * in + last, Word{}));
+        for (int m = row; m < end; m++) {
+            const Word *of_row = w + size_t(m) * in;
+            count[m - row] = last - first - int(std::count(of_row + first, of_row + last, Word{}));
+        }
         std::iota(order.begin(), order.end(), row);
         std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return count[a - row] < count[b - row]; });
         Block made{first, first == 0, last == in, {}};
@@ -176,16 +181,16 @@ struct Sparse {
             const int *row = rows.data() + run.row;
             int r = 0;
             for (; r + 2 <= run.rows; r += 2, entry += 2 * run.count)
-                together<2, U>(tile, entry, run.count, row + r, y, partial, block.begins, block.ends, finish);
-            if (r < run.rows) together<1, U>(tile, entry, run.count, row + r, y, partial, block.begins, block.ends, finish);
+                together<2, U>(tile, entry, run.count, row + r, y, partial, block, finish);
+            if (r < run.rows) together<1, U>(tile, entry, run.count, row + r, y, partial, block, finish);
         }
     }
 
     template <int N, int U>
     static void together(const char *tile, const Entry *entry, int count, const int *row, float *y, Word *partial,
-                         bool first, bool last, const Finish &finish) {
+                         const Block &block, const Finish &finish) {
         Vector<Word> sum[N][U] = {};
-        if (!first)
+        if (!block.begins)
 #pragma GCC unroll 2
             for (int n = 0; n < N; n++)
 #pragma GCC unroll 8
@@ -201,7 +206,7 @@ struct Sparse {
 #pragma GCC unroll 2
         for (int n = 0; n < N; n++) {
             const size_t at = size_t(row[n]) * kPanel;
-            if (last) {
+            if (block.ends) {
                 finish(sum[n], row[n], y + at);
                 continue;
             }

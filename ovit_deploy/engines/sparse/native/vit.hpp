@@ -1,20 +1,19 @@
 // An isotropic vision transformer on panels of tokens.
 //
-// The tokens of all images of a batch stand one after the other, every image from the beginning of a vector on; a panel of
-// at most kPanel of them is [features][kPanel]. Everything but attention looks at one token at a time, so a panel goes
-// through it alone:
+// The tokens of all images of a batch stand one after the other, every image from the beginning of a vector on; a panel
+// of at most kPanel of them is [features][kPanel]. Everything but attention looks at one token at a time, so a panel
+// goes through it alone:
 //
 //     panel            x <- embedding;  qkv <- norm1(x)
 //     for every block:
 //         image and head   o <- softmax(scale q k^T) v
-//         panel            x <- x + proj(o);  x <- x + fc2(activation(fc1(norm2(x))));  the next block's qkv <- norm1(x)
+//         panel            x <- x + proj(o);  x <- x + fc2(activation(fc1(norm2(x))));  the next qkv <- norm1(x)
 //
 // Lanes behind an image's last token hold numbers that nobody looks at.
 #pragma once
 
 #include <memory>
 #include <mutex>
-#include <stdexcept>
 
 #include "attention.hpp"
 #include "team.hpp"
@@ -175,11 +174,14 @@ class Model {
             work.team.each(batch * attention.heads, [&](long i, int t) {
                 const long first = i / attention.heads * lanes();
                 const int head = int(i % attention.heads);
-                float *o = work.o.data();
                 Scratch &mine = work.scratch[t];
                 mine.start();
-                if (attention.is_integer()) attention.run(work.words.data(), o, work.layout, first, tokens(), head, mine);
-                else attention.run(work.floats.data(), o, work.layout, first, tokens(), head, mine);
+                const auto run = [&](const auto &kept) {
+                    using Word = std::decay_t<decltype(kept[0])>;
+                    attention.run(Head<Word>{kept.data(), work.o.data(), work.layout, first, tokens(), head}, mine);
+                };
+                if (attention.is_integer()) run(work.words);
+                else run(work.floats);
                 mine.lap(place(b, kAttention));
             });
             work.team.each(work.panels, [&](long p, int t) {
