@@ -153,8 +153,10 @@ def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict
     """Raise OvitError for flags that do not go together."""
     if run and models:
         raise OvitError("--run and a model: two things to measure", "give one of them")
-    if "sparsities" in given and all(map(_is_file, models)):
-        raise OvitError("--sparsity: an .onnx file has its own zeros", "give a timm model name, or leave it out")
+    own = {"sparsities": "--sparsity", "patterns": "--pattern", "precisions": "--precision"}
+    for flag in [flag for key, flag in own.items() if key in given]:
+        if all(map(_is_file, models)):
+            raise OvitError(f"{flag}: an .onnx file has its own", "give a timm model name, or leave it out")
 
 
 def _bench_latency(

@@ -27,6 +27,14 @@ def test_tables_name_the_dense_twin_and_the_json_file(save, capsys: pytest.Captu
     assert len(json.loads(Path("bench.json").read_text())["rows"]) == 2
 
 
+def test_a_model_with_random_weights_is_measured_in_integers_too(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--model", "test_vit", "--precision", "int8", "--pattern", "block4", "--iterations", "2", "--json")
+    assert run(*flags, "--engine", "onnxruntime", "--engine", "openvino") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["model"] for row in rows} == {"test_vit with random weights (zeros in fours, INT8)"}
+    assert [row["agreement"]["top1"] for row in rows if row["agreement"]] == [1.0, 1.0]
+
+
 def test_json_goes_to_stdout_alone(save, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--model", str(save()), "--iterations", "2", "--json", "--output", "out/b.json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads(Path("out/b.json").read_text())
@@ -57,7 +65,8 @@ def test_a_failed_engine_exits_with_1_after_the_others_were_told(save, capsys: p
         (["--model", "none.onnx"], "none.onnx: no such file"),
         ([], "no exports here"),
         (["--model", "none.onnx", "--run", "mine"], "two things to measure"),
-        (["--model", "none.onnx", "--sparsity", "0.5"], "has its own zeros"),
+        (["--model", "none.onnx", "--sparsity", "0.5"], "--sparsity: an .onnx file has its own"),
+        (["--model", "none.onnx", "--precision", "int8"], "--precision: an .onnx file has its own"),
         (["--model", "deit_smal"], "timm knows no such model"),
         (["--model", "none.onnx", "--threads", "4096"], "usable cores"),
         (["--suite", "cpu_latncy"], "did you mean cpu_latency?"),

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ovit_deploy.bench import evidence
 from ovit_deploy.engines import environments
 from ovit_deploy.engines.process import EngineProcess
 from ovit_deploy.engines.sparse import Engine
@@ -94,8 +95,13 @@ def test_the_engine_runs_in_a_process_of_its_own_and_tells_what_ran(exported, tm
     with EngineProcess("ovit", environments.prepare("ovit", print), timeout_s=60) as process:
         about = process.load(exported("vit"), tmp_path / "images.npy", batch_size=2, threads=2).about
         process.infer(tmp_path / "images.npy", tmp_path / "logits.npy")
+        layers = process.profile(2)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy")[:5], by_onnxruntime(exported("vit")), atol=1e-5)
     assert about["layers"]["head"]["precision"] == "float32"
+    found = evidence.split(layers, evidence.pruned_names([onnx.load(exported("vit"))]))
+    assert found.kernels and found.pruned_ms > 0
+    assert all(0 < share < 1 for share in found.of_peak.values())
+    assert "Attention float32" in found.of_peak
     assert set(about["layers"]) >= {"patch_embed", "blocks.0.attn.qkv", "blocks.1.mlp.fc2", "head"}
 
 
