@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ovit_deploy.bench import agreement, evidence, graph, measure, scenario, statistics, verdict
+from ovit_deploy.bench import agreement, evidence, graph, measure, scenario, statistics, top1, verdict
 from ovit_deploy.bench.contestant import Contestant
 from ovit_deploy.bench.results import Row
 from ovit_deploy.bench.settings import Settings, Watch
@@ -59,8 +59,11 @@ def _live_once(
         timed = _take_turns(contestants, settings, number, watch)
         for contestant in contestants:
             contestant.attempt(Contestant.note_memory)
-        if settings.evidence and number == settings.processes - 1:
-            _collect_evidence(contestants, subject, watch)
+        if number == settings.processes - 1:
+            if settings.evidence:
+                _collect_evidence(contestants, subject, watch)
+            if subject.labelled:
+                top1.answer_all(contestants, subject, watch)
     return timed
 
 
@@ -163,6 +166,7 @@ def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Sub
         file_mib=contestant.file.stat().st_size / 2**20 if loaded else None,
         about=loaded[0].about if loaded else {},
         agreement=contestant.agreement,
+        accuracy=top1.conclude(contestant, contestants, subject, BASELINE),
         scenario=settings.scenario,
         processes=settings.processes,
         streams=settings.streams,

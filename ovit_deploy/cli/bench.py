@@ -1,9 +1,9 @@
 """``ovit-deploy bench``: how fast a model is on real engines, and what its zeros bought there."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ovit_deploy.bench.against import Against
+    from ovit_deploy.bench.labelled import Labelled
     from ovit_deploy.bench.noise import Noise
     from ovit_deploy.bench.results import Row
     from ovit_deploy.bench.source import Source
@@ -39,6 +40,8 @@ def bench(
     rate: float | None = None,
     streams: int | None = None,
     evidence: bool = False,
+    top1: int | Literal["all"] | None = None,
+    data: str | None = None,
     calibrate: bool = False,
     runs: int = 20,
     planted: float = 0.0,
@@ -76,6 +79,9 @@ def bench(
         rate: Queries a second that arrive, for server; by default 70 % of what the slowest can do.
         streams: Processes at once, for offline; by default as many as fill the cores.
         evidence: Profile the layers too: what each takes, in which kernels, and what pruning can touch of the time.
+        top1: Test images that every engine answers after it was timed: a number, drawn by chance, or all. The row has
+            its top-1 through that engine, and whether it differs from ONNX Runtime's (McNemar).
+        data: These images, as evaluate takes them; by default those of the run.
         calibrate: Measure the measuring: the same file against itself, --runs times; how often is the verdict wrong,
             and which difference would be found?
         runs: Benchmarks of a calibration.
@@ -105,6 +111,8 @@ def bench(
         "rate": rate,
         "streams": streams,
         "evidence": evidence or None,
+        "top1": top1,
+        "data": data,
         "seed": seed,
         "timeout_s": timeout,
     }
@@ -223,17 +231,34 @@ def _measure(source: "Source", suite: "LatencySuite", folder: Path, cores: tuple
     from ovit_deploy.bench.subject import prepare
 
     rows = []
+    labelled = _labelled(source, suite)
     with_checkpoints = any(Selection.parse(name).traits.reads == "checkpoint" for name in suite.engines)
     for batch_size in suite.batch_sizes:
         subject = prepare(
             source, batch_size=batch_size, seed=suite.seed, folder=folder, with_checkpoints=with_checkpoints
         )
+        subject = replace(subject, labelled=labelled)
         for threads in suite.threads:
             settings = bench_checks.settings(suite, threads, cores)
             render.note(f"{subject.name}: batch {batch_size}, {threads} thread(s), {subject.inputs}")
             with watching() as watch:
                 rows += measure_latency(subject, settings, watch)
     return rows
+
+
+def _labelled(source: "Source", suite: "LatencySuite") -> "Labelled | None":
+    """The images for top-1, if that is wanted.
+
+    Raises:
+        OvitError: the model is a timm name, so its weights are random.
+    """
+    if suite.top1 is None:
+        return None
+    from ovit_deploy.bench import labelled
+
+    if suite.models and not all(map(_is_file, suite.models)):
+        raise OvitError("--top1 with a timm name: its weights are random", "give --run, or the .onnx file of an export")
+    return labelled.of_export(source, suite.data, count=suite.top1, seed=suite.seed)
 
 
 def _require_quiet(found: "Noise", path: Path, *, allow_noise: bool) -> None:
