@@ -25,20 +25,22 @@ class Labelled:
     Args:
         images: the data set.
         preprocessing: how the model wants them, as the export's card says it.
+        total: test images that the data set has.
         chosen: indices of test images; None for all of them.
     """
 
     images: "ImageData"
     preprocessing: dict[str, Any]
+    total: int
     chosen: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self.images.test) if self.chosen is None else len(self.chosen)
+        return self.total if self.chosen is None else len(self.chosen)
 
     @property
     def name(self) -> str:
         """What they are, in words."""
-        of = "" if self.chosen is None else f" of {len(self.images.test)}"
+        of = "" if self.chosen is None else f" of {self.total}"
         return f"{len(self)}{of} test images of {self.images.name}"
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -71,13 +73,13 @@ def of_export(export: Source, data: str | None = None, *, count: Count = "all", 
     images = load_data(data or _data_of(export.home))
     if tuple(told["classes"]) != images.classes:
         raise DataError(f"{images.name} has other classes than the model", "give --data with the model's classes")
-    total = len(images.test)
+    total = len(images.test)  # type: ignore[arg-type]
     if count == "all" or count == total:
-        return Labelled(images, told["preprocessing"])
+        return Labelled(images, told["preprocessing"], total)
     if count > total:
         raise DataError(f"{images.name} has {total} test images, not {count}", "ask for fewer, or for all")
     chosen = np.random.default_rng(seed).choice(total, count, replace=False)
-    return Labelled(images, told["preprocessing"], tuple(sorted(chosen.tolist())))
+    return Labelled(images, told["preprocessing"], total, tuple(sorted(chosen.tolist())))
 
 
 def card(file: Path) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def bench(
     Example: ovit-deploy bench --engine deepsparse --engine onnxruntime
 
     Args:
-        engine: What runs the model: onnxruntime, openvino, pytorch, ovit, deepsparse, or all that are here; may be
-            given several times. Options follow a colon: openvino:precision=bf16 (ovit-deploy engines lists them).
-            By default onnxruntime.
+        engine: What runs the model: onnxruntime, openvino, pytorch, ovit, deepsparse, on GPUs pytorch_cuda, tensorrt or
+            tensorrt_rtx, or all that can run here; may be given several times. Options follow a colon:
+            openvino:precision=bf16 (ovit-deploy engines lists them). By default onnxruntime.
         model: An .onnx file, or a timm model name to time with random weights.
         run: Take the export of this run, its name or folder.
         sparsity: Fraction of zeros to give a timm model; may be given several times. By default 0.75.
@@ -142,7 +142,9 @@ def chosen_engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]
     found = []
     for name, traits in ENGINES.items():
         status = inventory.status(name)
-        if not (status.present or traits.pins):
+        if status.refusal:
+            render.note(f"{name} is left out: it {status.refusal}")
+        elif not (status.present or traits.pins):
             render.note(f"{name} is left out: it is not installed; {traits.install}")
         elif traits.reads == "checkpoint" and model and _is_file(model):
             render.note(f"{name} is left out: it runs checkpoints, and {model} is ONNX")

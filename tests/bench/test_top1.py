@@ -23,9 +23,6 @@ BOTH = Settings(("openvino", "onnxruntime"), iterations=2, timeout_s=60)
 class Drawn(Labelled):
     """37 random images, and for each the class that the classifier with 75 % zeros tells, but for the first five."""
 
-    def __len__(self) -> int:
-        return 37
-
     @property
     def name(self) -> str:
         return "37 random images"
@@ -47,7 +44,7 @@ def answers(images: np.ndarray, *, zeros: float) -> np.ndarray:
 
 def with_images(source: Source, folder: Path) -> Subject:
     subject = prepare(source, batch_size=2, seed=0, folder=folder)
-    return replace(subject, labelled=Drawn(None, {}))  # type: ignore[arg-type]
+    return replace(subject, labelled=Drawn(None, {}, total=37))  # type: ignore[arg-type]
 
 
 def test_every_engine_answers_every_image_once_and_a_dense_twin_none(sparse: Source, tmp_path: Path) -> None:
