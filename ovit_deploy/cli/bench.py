@@ -1,6 +1,6 @@
 """``ovit-deploy bench``: how fast a model is on real engines, and what its zeros bought there."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -51,6 +51,7 @@ def bench(
     seed: int | None = None,
     timeout: float | None = None,
     output: Path | None = None,
+    plot: Path | None = None,
     against: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -92,6 +93,7 @@ def bench(
         seed: Of random weights, random images and the order of measuring; by default 0.
         timeout: Seconds that one step of an engine may take, building included; by default 600.
         output: The JSON file; by default bench.json of the run, or of this folder if there is no run.
+        plot: An SVG file to draw the latencies to.
         against: An earlier JSON file, to compare with: the same model, engine, weights, batch size and threads. Exit
             code 4 if one of them is slower now and the machine is the same.
         json: Print the JSON instead of tables.
@@ -132,7 +134,8 @@ def bench(
                 check = bench_checks.Check(declared, sources, Path(folder), allow_noise, output, json)
                 check.calibrate(runs, planted) if calibrate else check.own_tool()
             return
-        _bench_latency(declared, run, output, against, allow_noise=allow_noise, json=json)
+        files = Files(output, plot, against)
+        _bench_latency(declared, run, files, allow_noise=allow_noise, json=json)
 
 
 def chosen_engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
@@ -161,12 +164,20 @@ def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict
         raise OvitError("--sparsity: an .onnx file has its own zeros", "give a timm model name, or leave it out")
 
 
-def _bench_latency(
-    suite: "LatencySuite", run: str | None, output: Path | None, against: Path | None, *, allow_noise: bool, json: bool
-) -> None:
-    from ovit_deploy.bench import against as earlier
-    from ovit_deploy.bench import hardware, noise, results
+@dataclass(frozen=True)
+class Files:
+    """What a benchmark writes, and what it is compared with; None where the user named none."""
 
+    output: Path | None
+    plot: Path | None
+    against: Path | None
+
+
+def _bench_latency(suite: "LatencySuite", run: str | None, files: Files, *, allow_noise: bool, json: bool) -> None:
+    from ovit_deploy.bench import against as earlier
+    from ovit_deploy.bench import hardware, noise, picture, results
+
+    against = files.against
     then = earlier.load(against) if against else None
     before = hardware.describe()
     placement = bench_checks.place(suite, allow_noise=allow_noise)
@@ -177,13 +188,15 @@ def _bench_latency(
         for source in sources:
             rows += _measure(source, suite, Path(folder), placement.cores)
     home = sources[0].home if len(sources) == 1 else Path()
-    path = output or home / "bench.json"
+    path = files.output or home / "bench.json"
     found = noise.judge(began, noise.count(), placement.busy, rows)
     result = results.document("latency", suite.model_dump(), before, rows, noise=asdict(found))
     compared = earlier.compare(result, then, suite.seed) if then else None
     if compared:
         result["against"] = {"file": against.name if against else "", **compared.as_dict()}
     results.write(path, result)
+    if files.plot and any(row.latency for row in rows):
+        picture.write(files.plot, result)
     if json:
         render.as_json(result)
     else:
