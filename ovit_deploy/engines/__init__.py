@@ -84,6 +84,7 @@ ENGINES = {
         package="ovit-deploy",
         licence="MIT",
         install="install a C++17 compiler, then pip install ovit-deploy from its sources",
+        whole_blocks=True,
         compiled="sparse/_native_portable.so",
     ),
     "deepsparse": Traits(

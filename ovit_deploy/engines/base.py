@@ -88,6 +88,7 @@ class Traits:
         variables: environment variables set before its runtime is imported.
         options: by name.
         gpu: whether it runs on NVIDIA GPUs and nowhere else.
+        whole_blocks: whether it knows transformer blocks as a whole only, and runs no graph of parts of them.
         compiled: a file in this folder that is made when the package is installed, where there is a compiler; the
             engine is here if the file is.
     """
@@ -103,6 +104,7 @@ class Traits:
     variables: dict[str, str] = field(default_factory=dict)
     options: dict[str, Option] = field(default_factory=dict)
     gpu: bool = False
+    whole_blocks: bool = False
     compiled: str | None = None
 
     def __post_init__(self) -> None:
