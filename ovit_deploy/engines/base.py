@@ -89,6 +89,7 @@ class Traits:
         options: by name.
         gpu: whether it runs on NVIDIA GPUs and nowhere else.
         whole_blocks: whether it knows transformer blocks as a whole only, and runs no graph of parts of them.
+        wrong_depthwise: kernel and image, both in pixels a side, of the depthwise convolution that it computes wrong.
         compiled: a file in this folder that is made when the package is installed, where there is a compiler; the
             engine is here if the file is.
     """
@@ -105,6 +106,7 @@ class Traits:
     options: dict[str, Option] = field(default_factory=dict)
     gpu: bool = False
     whole_blocks: bool = False
+    wrong_depthwise: tuple[int, int] | None = None
     compiled: str | None = None
 
     def __post_init__(self) -> None:
