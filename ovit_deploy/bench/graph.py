@@ -114,6 +114,7 @@ def _has_depthwise(model: onnx.ModelProto, kernel: int, side: int) -> bool:
     weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     return any(
         node.op_type in ("Conv", "ConvInteger")
+        and any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
         and weights.get(node.input[1], [])[1:] == [1, kernel, kernel]
         and shapes.get(node.output[0], [])[2:] == [side, side]
         for node in model.graph.node

@@ -63,7 +63,7 @@ def from_random(
     """A timm model with random weights, once for every sparsity; every one as ONNX and as a checkpoint.
 
     Args:
-        name: as timm knows it.
+        name: as timm knows it, or ``hf:`` and a folder.
         sparsities: fractions of zeros.
         seed: of weights and zeros.
         folder: where the files go.
@@ -77,7 +77,7 @@ def from_random(
         model = random_model(name, sparsity, seed=seed)
         files.append(folder / f"{name.replace('/', '_')}_{sparsity:g}.onnx")
         checkpoints.append(folder / f"{files[-1].stem}.safetensors")
-        checkpoint.save_tensors(checkpoints[-1], model.state_dict(), checkpoint.ModelSpec(name))
+        checkpoint.save_tensors(checkpoints[-1], model.state_dict(), _spec(name))
         export(model, files[-1])
     return Source(f"{name} with random weights", tuple(files), checkpoints=tuple(checkpoints))
 
@@ -90,5 +90,9 @@ def random_model(name: str, sparsity: float, *, seed: int) -> "nn.Module":
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = models.build(models.Choice(checkpoint.ModelSpec(name)))
+        model = models.build(models.Choice(_spec(name)))
     return make_sparse(model, sparsity, seed=seed)
+
+
+def _spec(name: str) -> checkpoint.ModelSpec:
+    return models.choose(name, checkpoint=None, pretrained=False).spec
