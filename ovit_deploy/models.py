@@ -42,8 +42,8 @@ def choose(
 ) -> Choice:
     """The model of a command line: ``--model``, ``--checkpoint``, ``--pretrained``, the recipe's, else the embedded.
 
-    A checkpoint that we wrote says itself which model it holds; any other needs ``--model``. ``arguments`` are what timm
-    is told besides of a model that starts from chance.
+    A checkpoint that we wrote says itself which model it holds; any other needs ``--model``. ``arguments`` are what
+    timm is told besides, of a model that starts from chance.
 
     Raises:
         ModelError: the three do not go together, or the checkpoint cannot be read.
