@@ -156,6 +156,8 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
         raise _unreachable(spec, error) from error
     if spec.structure is not None:
         _thin(model, spec.structure)
+    if spec.token_merging is not None:
+        _merge(model, spec.token_merging)
     return _with_layers_called(model)
 
 
@@ -164,6 +166,13 @@ def _thin(model: "nn.Module", structure: dict[str, Any]) -> None:
     from ovit_deploy.structure import Structure, shrink
 
     shrink(model, Structure.from_dict(structure))
+
+
+def _merge(model: "nn.Module", per_block: dict[str, int]) -> None:
+    """With tokens merged as the checkpoint says."""
+    from ovit_deploy.structure import merge_tokens
+
+    merge_tokens(model, {int(number): count for number, count in per_block.items()})
 
 
 def _with_layers_called(model: "nn.Module") -> "nn.Module":

@@ -24,6 +24,7 @@ from ovit_deploy.recipe.timeline import (
     Freeze,
     HoldZeros,
     LogSparsity,
+    MergeTokens,
     Prune,
     Quantize,
     Regrow,
@@ -130,6 +131,8 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "prune", f"{kind} to {sparsity:.2%} of {len(targets[place])} tensors"
         case Thin(modifier=modifier, sparsity=sparsity):
             return "remove", modifier.describe(sparsity)
+        case MergeTokens(modifier=modifier):
+            return "merge", modifier.describe()
         case Score(place=place):
             return "score", f"how training moves {len(targets[place])} tensors"
         case Densify(place=place):

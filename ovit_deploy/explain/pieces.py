@@ -26,7 +26,7 @@ from ovit_deploy.export.profile import load_profile
 from ovit_deploy.export.to_onnx import to_onnx
 from ovit_deploy.quantization import calibrate, fixed, freeze_observers, insert
 from ovit_deploy.recipe.quantization import NAMED, Quantization
-from ovit_deploy.structure import BlockSizes, Structure, shrink
+from ovit_deploy.structure import BlockSizes, Structure, merging_of, shrink
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 Part = Literal["all", "without products", "linears", "half MLP"]
@@ -122,6 +122,8 @@ def require_blocks(model: nn.Module) -> None:
         ModelError: There are none, or some have other layers.
     """
     blocks = getattr(model, "blocks", None)
+    if merging_of(model) is not None:
+        raise ModelError("tokens are merged: a block does not take the same time wherever it stands", "use bench")
     fitting = isinstance(blocks, nn.Sequential) and len(blocks) > 0
     if not fitting or any(not _is_linear(block, layer) for block in blocks for layer in LAYERS):
         raise ModelError(

@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from ovit_deploy.errors import ModelError
+from ovit_deploy.structure.merging import merging_of
 from ovit_deploy.structure.sizes import BlockSizes, Structure
 from ovit_deploy.structure.vit import blocks_of
 
@@ -121,10 +122,15 @@ def macs(model: Any) -> Costs:
     """Of a VisionTransformer for one image of its own size, in multiply-accumulates.
 
     Raises:
-        ModelError: its patches are not embedded by one convolution, or its tokens are pooled by attention.
+        ModelError: its tokens are merged, or pooled by attention, or its patches are not embedded by one convolution.
     """
     from timm.layers import PatchEmbed
 
+    if merging_of(model) is not None:
+        raise ModelError(
+            f"{type(model).__name__}: its tokens are merged, so that blocks differ in what a head costs",
+            "set budget: parameters in the recipe, or merge after the removal",
+        )
     blocks = blocks_of(model)
     embed = model.patch_embed
     if type(embed) is not PatchEmbed or embed.num_patches is None or model.attn_pool is not None:

@@ -3,7 +3,9 @@
 import pytest
 from cases import tiny_calibration, tiny_vit
 
+from ovit_deploy import models
 from ovit_deploy.bench.latency import Watch
+from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.errors import PruningError
 from ovit_deploy.explain.forms import Form
 from ovit_deploy.explain.parts import latency_of_parts, predicted_ms, rising, spaced, thinned_to
@@ -73,7 +75,8 @@ def test_curves_rise_and_are_sampled_up_to_the_whole() -> None:
 
 def test_parts_are_timed_on_an_engine(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("OVIT_DEPLOY_CACHE", str(tmp_path))
-    model = tiny_vit()
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    model = models.build(models.Choice(ModelSpec("vit_tiny_patch16_224", sizes)))
     bench = Bench(Workshop(model, tmp_path, batch_size=2, seed=0), Settings(1, duration_s=0.05), Watch(lambda _: None))
     latency = latency_of_parts(bench, Form("onnxruntime"), multiple_of=64)
     assert list(latency.heads_ms) == [1, 2] and list(latency.width_ms) == [64, 128]
