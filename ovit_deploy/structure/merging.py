@@ -1,4 +1,4 @@
-"""Token merging (ToMe: Bolya et al., "Token Merging: Your ViT But Faster", arXiv 2210.09461): fewer tokens in each block.
+"""Token merging (ToMe: Bolya et al., "Token Merging: Your ViT But Faster", arXiv 2210.09461): fewer tokens on the way.
 
 Between attention and MLP, tokens are split alternately into A and B; the r tokens of A whose keys are most like one of
 B's are averaged into it (bipartite soft matching, section 3). A token that stands for s others counts s times in
