@@ -3,7 +3,7 @@
     python bench/structured.py --checkpoint runs/cifar_dense/model.safetensors --data DATA --epochs 4
     python bench/structured.py --checkpoint ... --data DATA --epochs 4 --bench      # also times; on a quiet machine
 
-1. Half of the FLOPs goes in heads and neurons by group OBS and by magnitude, one-shot; then the same epochs of training.
+1. Half of the FLOPs goes in heads and neurons, by group OBS and by magnitude, once; then the same epochs of training
 2. Dense and trained for as long as the all-in-one recipe; unstructured (deit_75); structured (group OBS, recovered);
    combined (deit_heads_width_75, which is INT8): exported, and timed on every CPU engine that is here.
 
