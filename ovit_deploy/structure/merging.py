@@ -39,7 +39,7 @@ class MergingBlocks(nn.Sequential):
                 sizes_BN1 = torch.ones_like(x_BND[..., :1]) if sizes_BN1 is None else sizes_BN1
                 x_BND, sizes_BN1, to_BN = merged(x_BND, sizes_BN1, keys_BND, count, self.num_prefix)
                 places_BN = to_BN if places_BN is None else to_BN.gather(1, places_BN)
-            x_BND = x_BND + block.drop_path2(block.ls2(block.mlp(block.norm2(x_BND))))
+            x_BND = _widened(block, x_BND)
         return _picked(x_BND, places_BN) if self.restores and places_BN is not None else x_BND
 
 
@@ -51,7 +51,7 @@ def merge_tokens(model: Any, per_block: Mapping[int, int]) -> None:
         per_block: How many tokens go in a block, by its number; never more than half of those that are there.
 
     Raises:
-        ModelError: It is another model, or the products of its attention are quantized.
+        ModelError: It is another model, or its attention's products are quantized.
     """
     blocks = blocks_of(model)
     if model.num_prefix_tokens > 1:
@@ -59,8 +59,8 @@ def merge_tokens(model: Any, per_block: Mapping[int, int]) -> None:
             f"{model.num_prefix_tokens} tokens beside those of patches: where they stand after merging is not kept",
             "merge the tokens of a model with one class token or none",
         )
-    if any(hasattr(block.attn, "products") for block in blocks.values()):
-        raise ModelError("the products of attention are quantized", "leave out attention_products")
+    for block in blocks.values():
+        _check(block.attn)
     model.blocks.__class__ = MergingBlocks
     model.blocks.per_block = {number: int(count) for number, count in per_block.items() if count}
     model.blocks.num_prefix, model.blocks.restores = model.num_prefix_tokens, model.global_pool != "token"
@@ -77,6 +77,7 @@ def merging_of(model: Any) -> dict[str, int] | None:
 def _attend(block: Any, x_BND: Tensor, sizes_BN1: Tensor | None) -> tuple[Tensor, Tensor]:
     """The first half of a block with proportional attention; its output, and the keys averaged over heads."""
     attention, (num_images, num_tokens, _) = block.attn, x_BND.shape
+    _check(attention)
     qkv = attention.qkv(block.norm1(x_BND))
     qkv = qkv.reshape(num_images, num_tokens, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
     q_BHND, k_BHND, v_BHND = qkv.unbind(0)
@@ -88,6 +89,21 @@ def _attend(block: Any, x_BND: Tensor, sizes_BN1: Tensor | None) -> tuple[Tensor
     mixed_BND = mixed_BHND.transpose(1, 2).reshape(num_images, num_tokens, attention.attn_dim)
     mixed_BND = attention.proj_drop(attention.proj(mixed_BND))
     return x_BND + block.drop_path1(block.ls1(mixed_BND)), k_BHND.mean(1)
+
+
+def _widened(block: Any, x_BND: Tensor) -> Tensor:
+    """The second half of a block."""
+    return x_BND + block.drop_path2(block.ls2(block.mlp(block.norm2(x_BND))))
+
+
+def _check(attention: nn.Module) -> None:
+    """Refuse attention that does more than timm's, such as rounding the factors of its products."""
+    from timm.models.vision_transformer import Attention
+
+    if type(attention) is not Attention:
+        raise ModelError(
+            f"tokens cannot be merged with attention {type(attention).__name__}", "leave out attention_products"
+        )
 
 
 def merged(

@@ -16,7 +16,9 @@ from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.errors import ModelError
 from ovit_deploy.export.profile import load_profile
 from ovit_deploy.export.to_onnx import to_onnx
+from ovit_deploy.quantization import insert
 from ovit_deploy.recipe.merging import TokenMergingModifier
+from ovit_deploy.recipe.quantization import Quantization
 from ovit_deploy.structure import macs, merge_tokens, merging_of
 from ovit_deploy.structure.merging import merged
 
@@ -128,3 +130,6 @@ def test_what_cannot_be_merged_is_refused() -> None:
     merge_tokens(model, {0: 1})
     with pytest.raises(ModelError, match="its tokens are merged"):
         macs(model)
+    insert(model, Quantization(attention_products=True))
+    with pytest.raises(ModelError, match="cannot be merged with attention QuantizedAttention"):
+        model(torch.zeros(1, 3, 16, 16))
