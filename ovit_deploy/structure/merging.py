@@ -29,7 +29,7 @@ class MergingBlocks(nn.Sequential):
     num_prefix: int  # class tokens, which are not merged
     restores: bool  # whether what follows averages over tokens: each is then given back as often as it counts
 
-    def forward(self, x_BND: Tensor) -> Tensor:
+    def forward(self, x_BND: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
         """Tokens to tokens: fewer, unless it restores them."""
         sizes_BN1, places_BN = None, None
         for name, block in self.named_children():
@@ -62,7 +62,7 @@ def merge_tokens(model: Any, per_block: Mapping[int, int]) -> None:
     for block in blocks.values():
         _check(block.attn)
     model.blocks.__class__ = MergingBlocks
-    model.blocks.per_block = {number: int(count) for number, count in per_block.items() if count}
+    model.blocks.per_block = {number: count for number, count in per_block.items() if count}
     model.blocks.num_prefix, model.blocks.restores = model.num_prefix_tokens, model.global_pool != "token"
 
 
