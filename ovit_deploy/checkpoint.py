@@ -40,6 +40,7 @@ class ModelSpec:
     classes: tuple[str, ...] = ()
     quantization: dict[str, Any] | None = None
     structure: dict[str, Any] | None = None
+    token_merging: dict[str, int] | None = None  # tokens that go in a block, by its number
 
     def to_json(self) -> str:
         """The spec as text."""

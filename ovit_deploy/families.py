@@ -46,6 +46,13 @@ class Family:
 
 BLOCKS = r"re:blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))\.weight"
 
+TRANSFORMERS = Family(
+    "ViTs of transformers",
+    ("hf:*",),
+    (r"re:\w+\.(layers|encoder\.layer)\.\d+\.(attention\.[qkvo]_proj|mlp\.(fc1|fc2|weights_in|weights_out))\.weight",),
+    recipe="hf_vit_75",
+)
+
 FAMILIES = (
     Family("CLIP, SigLIP", ("vit_*clip*", "vit_*siglip*"), (BLOCKS,), smallest="vit_xsmall_patch16_clip_224"),
     Family("DINOv2, DINOv3", ("vit_*dinov2*", "vit_*dinov3*"), (BLOCKS,), smallest="vit_small_patch14_dinov2"),
@@ -168,9 +175,9 @@ FAMILIES = (
 
 
 def family_of(model: str) -> Family | None:
-    """The family of a timm name, with or without tag; None for one that is not in the table."""
+    """The family of a timm name, with or without tag, or of one of transformers; None for one that is not known."""
     bare = model.partition(".")[0]
-    return next((family for family in FAMILIES if family.has(bare)), None)
+    return next((family for family in (*FAMILIES, TRANSFORMERS) if family.has(bare)), None)
 
 
 def targets_of(model: str, shapes: Shapes) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
-"""Models: timm's, built from a `ModelSpec`, with weights from a safetensors file, the hub, or chance.
+"""Models of timm and `transformers`, built from a `ModelSpec`; weights from a safetensors file, the hub, or chance.
 
 `choose` decides, without importing torch, which spec and file a command line means; `build` makes the network.
 """
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ovit_deploy import hub
+from ovit_deploy import hf, hub
 from ovit_deploy.catalog import PACKAGE
 from ovit_deploy.checkpoint import Header, ModelSpec, load_tensors, read_header
 from ovit_deploy.errors import ModelError
@@ -31,21 +33,33 @@ class Choice:
 
 
 def choose(
-    name: str | None, *, checkpoint: Path | None, pretrained: bool, section: ModelSection | None = None
+    name: str | None,
+    *,
+    checkpoint: Path | None,
+    pretrained: bool,
+    section: ModelSection | None = None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> Choice:
     """The model of a command line: ``--model``, ``--checkpoint``, ``--pretrained``, the recipe's, else the embedded.
 
-    A checkpoint that we wrote says itself which model it holds; any other needs ``--model``.
+    A checkpoint that we wrote says itself which model it holds; any other needs ``--model``. ``arguments`` are what
+    timm is told besides, of a model that starts from chance.
 
     Raises:
         ModelError: the three do not go together, or the checkpoint cannot be read.
     """
+    if arguments and (name is None or hf.is_named(name) or checkpoint is not None or pretrained):
+        raise ModelError("--model-arg is for a timm model that starts from chance", "give --model, and no weights")
     if checkpoint is not None:
         if pretrained:
             raise ModelError("--checkpoint and --pretrained: two sources of weights", "give one of them")
         return _from_checkpoint(checkpoint.expanduser(), name, section)
+    if name is not None and hf.is_named(name):
+        if pretrained:
+            raise ModelError("--pretrained: a folder of transformers brings its weights", "leave it out")
+        return Choice(hf.spec_of(name), weights=hf.weights_of(name))
     if name is not None:
-        return Choice(ModelSpec(name), pretrained=pretrained)
+        return Choice(ModelSpec(name, dict(arguments)), pretrained=pretrained)
     if pretrained:
         raise ModelError("--pretrained needs a model", "add --model, a timm name such as deit_tiny_patch16_224")
     if section is not None:
@@ -55,8 +69,11 @@ def choose(
 
 def _from_checkpoint(path: Path, name: str | None, section: ModelSection | None) -> Choice:
     spec = read_header(path).spec
-    if name is not None and (spec is None or spec.name != name):
-        spec = ModelSpec(name)
+    named = (
+        hf.spec_of(name) if name is not None and hf.is_named(name) else ModelSpec(name) if name is not None else None
+    )
+    if named is not None and (spec is None or spec.name != named.name):
+        spec = named
     elif spec is None and section is not None:
         spec = _section_spec(section)
     if spec is None:
@@ -118,6 +135,8 @@ def build(choice: Choice) -> "nn.Module":
 
 
 def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
+    if hf.is_named(spec.name):
+        return hf.create(spec)
     import timm
 
     _check_name(spec.name)
@@ -137,6 +156,8 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
         raise _unreachable(spec, error) from error
     if spec.structure is not None:
         _thin(model, spec.structure)
+    if spec.token_merging is not None:
+        _merge(model, spec.token_merging)
     return _with_layers_called(model)
 
 
@@ -145,6 +166,13 @@ def _thin(model: "nn.Module", structure: dict[str, Any]) -> None:
     from ovit_deploy.structure import Structure, shrink
 
     shrink(model, Structure.from_dict(structure))
+
+
+def _merge(model: "nn.Module", per_block: dict[str, int]) -> None:
+    """With tokens merged as the checkpoint says."""
+    from ovit_deploy.structure import merge_tokens
+
+    merge_tokens(model, {int(number): count for number, count in per_block.items()})
 
 
 def _with_layers_called(model: "nn.Module") -> "nn.Module":
@@ -207,8 +235,9 @@ def _preprocessing(spec: ModelSpec) -> dict[str, object]:
 
 
 def _load(model: "nn.Module", path: Path, spec: ModelSpec) -> None:
+    foreign = hf.is_named(spec.name) and read_header(path).spec is None
     try:
-        model.load_state_dict(load_tensors(path))
+        model.load_state_dict(hf.state_of(path) if foreign else load_tensors(path))
     except RuntimeError as error:
         raise ModelError(
             f"{path}: not the weights of {spec.name}: {_line(error, 1)}", "check --model and --checkpoint"

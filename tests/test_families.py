@@ -4,7 +4,7 @@ import torch
 
 from ovit_deploy import catalog, families
 from ovit_deploy.checkpoint import ModelSpec
-from ovit_deploy.families import FAMILIES, family_of, targets_of
+from ovit_deploy.families import FAMILIES, TRANSFORMERS, family_of, targets_of
 from ovit_deploy.models import outline
 from ovit_deploy.recipe.load import load_recipe
 from ovit_deploy.recipe.pruners import OViTPruningModifier
@@ -38,7 +38,7 @@ def test_others_are_of_no_family(model: str) -> None:
     assert family_of(model) is None
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", (*FAMILIES, TRANSFORMERS), ids=lambda family: family.name)
 def test_table_and_recipe_agree(family: families.Family) -> None:
     recipe = load_recipe(catalog.find("recipes", family.recipe))
     (pruner,) = [modifier for modifier in recipe.modifiers if isinstance(modifier, OViTPruningModifier)]

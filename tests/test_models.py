@@ -23,8 +23,8 @@ def tiny_file(tmp_path):
     return path
 
 
-def choose(name=None, file=None, pretrained=False) -> Choice:
-    return models.choose(name, checkpoint=file, pretrained=pretrained)
+def choose(name=None, file=None, pretrained=False, **arguments) -> Choice:
+    return models.choose(name, checkpoint=file, pretrained=pretrained, **arguments)
 
 
 def test_without_arguments_the_embedded_model_is_meant_and_says_which_it_is() -> None:
@@ -97,3 +97,12 @@ def test_a_network_without_a_fixed_image_size_takes_any() -> None:
     model = models.build(Choice(ModelSpec("test_resnet", {"img_size": 32, "num_classes": 2})))
     assert Preprocessing.of(model).input_size == (3, 32, 32)
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_arguments_are_for_a_model_from_chance(tiny_file) -> None:
+    arguments = {"img_size": 32, "output_stride": 8}
+    choice = choose("resnet10t", arguments=arguments)
+    assert choice.spec.kwargs == arguments
+    for others in ({}, {"name": "resnet10t", "file": tiny_file}, {"name": "resnet10t", "pretrained": True}):
+        with pytest.raises(ModelError, match="--model-arg is for a timm model that starts from chance"):
+            choose(**others, arguments=arguments)

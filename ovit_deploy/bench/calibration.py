@@ -68,7 +68,7 @@ def calibrate(
         once = replace(settings, seed=settings.seed + 1000 * number, evidence=False)
         extras = (0.0, 0.0, planted) if planted else (0.0, 0.0)
         sides = [Contestant(engine, subject.variants[0], extra) for extra in extras]
-        take_part(sides, subject, once, watch)
+        take_part(sides, subject, once, watch, compare=not number)
         for side in sides:
             if side.error:
                 raise side.error

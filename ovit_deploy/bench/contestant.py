@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from ovit_deploy.bench import graph, scenario
 from ovit_deploy.bench.agreement import Agreement
 from ovit_deploy.bench.evidence import Evidence
@@ -31,6 +33,7 @@ class Contestant:
         loaded: the cold start of every process so far.
         blocks: what was timed, by process (or set of streams) and round.
         peak_mib: most memory of a set of streams so far.
+        told_right: whether it told each test image right, in parts.
         error: why it is out.
     """
 
@@ -43,6 +46,7 @@ class Contestant:
     evidence: Evidence | None = None
     blocks: list[list[Block]] = field(default_factory=list)
     peak_mib: float | None = None
+    told_right: list[np.ndarray] = field(default_factory=list)
     error: EngineError | None = None
 
     @property

@@ -93,7 +93,7 @@ def with_batch(model: onnx.ModelProto, batch_size: int) -> onnx.ModelProto:
 
 
 def refusal(model: onnx.ModelProto, engine: str, traits: Traits) -> EngineError | None:
-    """Why ``engine`` cannot read this file: its format or its operators are too new; None if it can."""
+    """Why ``engine`` cannot run this file: it is too new, or has an operator that is computed wrong; None if it can."""
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     checks = (("IR version", model.ir_version, traits.max_ir), ("opset", opset, traits.max_opset))
     for what, found, limit in checks:
@@ -102,7 +102,28 @@ def refusal(model: onnx.ModelProto, engine: str, traits: Traits) -> EngineError 
                 f"{engine} reads ONNX up to {what} {limit}, the file has {found}",
                 f"export for it: ovit-deploy export --onnx --profile {engine}",
             )
+    if traits.wrong_depthwise is not None and _has_depthwise(model, *traits.wrong_depthwise):
+        kernel, side = traits.wrong_depthwise
+        return EngineError(
+            f"{engine} computes {kernel}x{kernel} depthwise convolutions of {side}x{side} pixels wrong",
+            "export for images of another size",
+        )
     return None
+
+
+def _has_depthwise(model: onnx.ModelProto, kernel: int, side: int) -> bool:
+    """Whether a depthwise convolution with a kernel of that size gives images of that size."""
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.value_info
+    }
+    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    return any(
+        node.op_type in ("Conv", "ConvInteger")
+        and any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+        and weights.get(node.input[1], [])[1:] == [1, kernel, kernel]
+        and shapes.get(node.output[0], [])[2:] == [side, side]
+        for node in model.graph.node
+    )
 
 
 def _dims(graph: onnx.GraphProto) -> Iterator[onnx.TensorShapeProto.Dimension]:

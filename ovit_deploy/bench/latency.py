@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ovit_deploy.bench import agreement, evidence, graph, measure, scenario, statistics, verdict
+from ovit_deploy.bench import agreement, evidence, graph, measure, scenario, statistics, top1, verdict
 from ovit_deploy.bench.contestant import Contestant
 from ovit_deploy.bench.results import Row
 from ovit_deploy.bench.settings import Settings, Watch
@@ -37,30 +37,43 @@ def measure_latency(subject: Subject, settings: Settings, watch: Watch | None = 
     return [_row(contestant, contestants, subject, settings) for contestant in contestants]
 
 
-def take_part(contestants: Sequence[Contestant], subject: Subject, settings: Settings, watch: Watch) -> Settings:
-    """Time all contestants in one set of fresh processes after the other; returns the settings, the rate filled in."""
+def take_part(
+    contestants: Sequence[Contestant], subject: Subject, settings: Settings, watch: Watch, *, compare: bool = True
+) -> Settings:
+    """Time all contestants in one set of fresh processes after the other; returns the settings, the rate filled in.
+
+    Args:
+        contestants: those that fail carry their error afterwards.
+        subject: what they run.
+        settings: how they are measured.
+        watch: is told of the progress.
+        compare: whether their logits are compared with ONNX Runtime's; one who knows them already need not.
+    """
     for number in range(settings.processes):
         if settings.processes > 1:
             watch.report(f"process {number + 1} of {settings.processes}")
-        settings = _live_once(contestants, subject, settings, number, watch)
+        settings = _live_once(contestants, subject, settings, number, watch, compare=compare and not number)
     return settings
 
 
 def _live_once(
-    contestants: Sequence[Contestant], subject: Subject, settings: Settings, number: int, watch: Watch
+    contestants: Sequence[Contestant], subject: Subject, settings: Settings, number: int, watch: Watch, *, compare: bool
 ) -> Settings:
     """The life of process ``number`` of every contestant."""
     order = random.Random(settings.seed + number).sample(contestants, len(contestants)) if number else contestants
     with ExitStack() as stack:
         for contestant in order:
             contestant.attempt(lambda one: one.start(subject, settings, stack, watch))
-        if not number:
+        if compare:
             _compare_logits(contestants, subject, settings, watch)
         timed = _take_turns(contestants, settings, number, watch)
         for contestant in contestants:
             contestant.attempt(Contestant.note_memory)
-        if settings.evidence and number == settings.processes - 1:
-            _collect_evidence(contestants, subject, watch)
+        if number == settings.processes - 1:
+            if settings.evidence:
+                _collect_evidence(contestants, subject, watch)
+            if subject.labelled:
+                top1.answer_all(contestants, subject, watch)
     return timed
 
 
@@ -164,6 +177,7 @@ def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Sub
         file_mib=contestant.file.stat().st_size / 2**20 if loaded else None,
         about=loaded[0].about if loaded else {},
         agreement=contestant.agreement,
+        accuracy=top1.conclude(contestant, contestants, subject, BASELINE),
         scenario=settings.scenario,
         processes=settings.processes,
         streams=settings.streams,

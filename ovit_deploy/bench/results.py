@@ -11,6 +11,7 @@ from ovit_deploy import checkpoint
 from ovit_deploy.bench.agreement import Agreement
 from ovit_deploy.bench.evidence import Evidence
 from ovit_deploy.bench.statistics import Latency
+from ovit_deploy.bench.top1 import Top1
 from ovit_deploy.bench.verdict import SpeedUp
 
 
@@ -42,6 +43,7 @@ class Row:
         vs_dense: speed-up over the dense twin on the same engine.
         vs_onnxruntime: speed-up over the dense twin on ONNX Runtime.
         agreement: None for a dense twin, whose weights are random.
+        accuracy: top-1 through this engine, where it was asked for; None for a dense twin likewise.
         about: what the engine tells of itself.
         evidence: what its layers took and ran in, where it was asked for.
         blocks_ms: every timed run, one list a round; of several processes, such a list for each.
@@ -71,6 +73,7 @@ class Row:
     vs_dense: SpeedUp | None = None
     vs_onnxruntime: SpeedUp | None = None
     agreement: Agreement | None = None
+    accuracy: Top1 | None = None
     about: dict[str, Any] = field(default_factory=dict)
     evidence: Evidence | None = None
     blocks_ms: list[Any] = field(default_factory=list)

@@ -73,7 +73,7 @@ def from_random(
     """A timm model with random weights, once for every sparsity; every one as ONNX, in float32 as a checkpoint too.
 
     Args:
-        name: as timm knows it.
+        name: as timm knows it, or ``hf:`` and a folder.
         sparsities: fractions of zeros.
         pattern: where the zeros are: anywhere, or in groups of four inputs.
         precision: of the ONNX files.
@@ -89,7 +89,7 @@ def from_random(
         model = random_model(name, sparsity, pattern=pattern, seed=seed)
         files.append(folder / f"{name.replace('/', '_')}_{sparsity:g}_{pattern}_{precision}.onnx")
         weights = folder / f"{files[-1].stem}.safetensors"
-        checkpoint.save_tensors(weights, model.state_dict(), checkpoint.ModelSpec(name))
+        checkpoint.save_tensors(weights, model.state_dict(), _spec(name))
         checkpoints.append(weights if precision == "float32" else None)
         forms.append(export(model, files[-1], precision))
     return Source(_told(name, pattern, precision), tuple(files), checkpoints=tuple(checkpoints), forms=tuple(forms))
@@ -108,5 +108,9 @@ def random_model(name: str, sparsity: float, *, pattern: Pattern = "unstructured
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = models.build(models.Choice(checkpoint.ModelSpec(name)))
+        model = models.build(models.Choice(_spec(name)))
     return make_sparse(model, sparsity, block=4 if pattern == "block4" else 1, seed=seed)
+
+
+def _spec(name: str) -> checkpoint.ModelSpec:
+    return models.choose(name, checkpoint=None, pretrained=False).spec

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from ovit_deploy.bench import dense_twin, graph
+from ovit_deploy.bench.labelled import Labelled
 from ovit_deploy.bench.source import Source
 from ovit_deploy.checkpoint import load_tensors, read_header, save_tensors
 from ovit_deploy.errors import DataError
@@ -43,6 +44,7 @@ class Subject:
         variants: the files.
         images: npy file, a multiple of ``batch_size`` images.
         inputs: where the images come from, in words.
+        labelled: images whose classes are known, for top-1.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Subject:
     variants: tuple[Variant, ...]
     images: Path
     inputs: str
+    labelled: Labelled | None = None
 
     @property
     def dense(self) -> Variant | None:

@@ -77,6 +77,8 @@ class LatencySuite(Declaration):
         streams: processes that run at the same time (``offline``); by default as many as fill the cores.
         pin: whether engines are bound to the idlest cores; else the system moves them about.
         evidence: whether every engine profiles its layers after it was timed.
+        top1: how many test images, drawn by chance, every engine answers after it was timed, or ``all``.
+        data: these images, as other commands take them; by default those of the run that an export belongs to.
         seed: of random weights, random images and the order of measuring.
         timeout_s: how long one step of an engine may take, building a model included.
     """
@@ -99,6 +101,8 @@ class LatencySuite(Declaration):
     streams: PositiveInt | None = None
     pin: bool = True
     evidence: bool = False
+    top1: PositiveInt | Literal["all"] | None = None
+    data: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -108,6 +112,8 @@ class LatencySuite(Declaration):
             raise ValueError("rate is for scenario: server")
         if self.streams is not None and self.scenario != "offline":
             raise ValueError("streams is for scenario: offline")
+        if self.data is not None and self.top1 is None:
+            raise ValueError("data is for top1: how many of its test images, or all")
         return self
 
 

@@ -42,6 +42,7 @@ class Options:
     device: str | None = None
     workers: int = 0
     track: TrackerName | None = None
+    model_arg: tuple[str, ...] = ()
 
 
 def begin(given: Options, resume: str | None) -> Beginning:
@@ -73,7 +74,7 @@ def _again(given: Options, resume: str, budget: int | None) -> Beginning:
         raise OvitError("--recipe-arg without --recipe: a run keeps its recipe", "leave out --recipe-arg")
     start = Start.read(partial_folder(resume) / RESUME)
     recipe = common.read_recipe(given.recipe, given.recipe_arg) if given.recipe else start.recipe_again()
-    names_model = given.model is not None or given.checkpoint is not None or given.pretrained
+    names_model = given.model is not None or given.checkpoint is not None or given.pretrained or given.model_arg
     return Beginning(
         recipe,
         _choice(given, recipe) if names_model else start.choice_again(),
@@ -88,4 +89,10 @@ def _again(given: Options, resume: str, budget: int | None) -> Beginning:
 
 
 def _choice(given: Options, recipe: Recipe) -> Choice:
-    return models.choose(given.model, checkpoint=given.checkpoint, pretrained=given.pretrained, section=recipe.model)
+    return models.choose(
+        given.model,
+        checkpoint=given.checkpoint,
+        pretrained=given.pretrained,
+        section=recipe.model,
+        arguments=common.model_arguments(given.model_arg),
+    )

@@ -1,10 +1,10 @@
 """``ovit-deploy bench``: how fast a model is on real engines, and what its zeros bought there."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,6 +18,7 @@ from ovit_deploy.errors import EngineError, NoiseError, OvitError, RegressionErr
 
 if TYPE_CHECKING:
     from ovit_deploy.bench.against import Against
+    from ovit_deploy.bench.labelled import Labelled
     from ovit_deploy.bench.noise import Noise
     from ovit_deploy.bench.results import Row
     from ovit_deploy.bench.source import Source
@@ -41,6 +42,8 @@ def bench(
     rate: float | None = None,
     streams: int | None = None,
     evidence: bool = False,
+    top1: int | Literal["all"] | None = None,
+    data: str | None = None,
     calibrate: bool = False,
     runs: int = 20,
     planted: float = 0.0,
@@ -50,6 +53,7 @@ def bench(
     seed: int | None = None,
     timeout: float | None = None,
     output: Path | None = None,
+    plot: Path | None = None,
     against: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -61,9 +65,9 @@ def bench(
     Example: ovit-deploy bench --engine deepsparse --engine onnxruntime
 
     Args:
-        engine: What runs the model: onnxruntime, openvino, pytorch, ovit, deepsparse, or all that are here; may be
-            given several times. Options follow a colon: openvino:precision=bf16 (ovit-deploy engines lists them).
-            By default onnxruntime.
+        engine: What runs the model: onnxruntime, openvino, pytorch, ovit, deepsparse, on GPUs pytorch_cuda, tensorrt or
+            tensorrt_rtx, or all that can run here; may be given several times. Options follow a colon:
+            openvino:precision=bf16 (ovit-deploy engines lists them). By default onnxruntime.
         model: An .onnx file, or a timm model name to time with random weights.
         run: Take the export of this run, its name or folder.
         sparsity: Fraction of zeros to give a timm model; may be given several times. By default 0.75.
@@ -80,6 +84,9 @@ def bench(
         rate: Queries a second that arrive, for server; by default 70 % of what the slowest can do.
         streams: Processes at once, for offline; by default as many as fill the cores.
         evidence: Profile the layers too: what each takes, in which kernels, and what pruning can touch of the time.
+        top1: Test images that every engine answers after it was timed: a number, drawn by chance, or all. The row has
+            its top-1 through that engine, and whether it differs from ONNX Runtime's (McNemar).
+        data: These images, as evaluate takes them; by default those of the run.
         calibrate: Measure the measuring: the same file against itself, --runs times; how often is the verdict wrong,
             and which difference would be found?
         runs: Benchmarks of a calibration.
@@ -90,6 +97,7 @@ def bench(
         seed: Of random weights, random images and the order of measuring; by default 0.
         timeout: Seconds that one step of an engine may take, building included; by default 600.
         output: The JSON file; by default bench.json of the run, or of this folder if there is no run.
+        plot: An SVG file to draw the latencies to.
         against: An earlier JSON file, to compare with: the same model, engine, weights, batch size and threads. Exit
             code 4 if one of them is slower now and the machine is the same.
         json: Print the JSON instead of tables.
@@ -111,6 +119,8 @@ def bench(
         "rate": rate,
         "streams": streams,
         "evidence": evidence or None,
+        "top1": top1,
+        "data": data,
         "seed": seed,
         "timeout_s": timeout,
     }
@@ -130,7 +140,8 @@ def bench(
                 check = bench_checks.Check(declared, sources, Path(folder), allow_noise, output, json)
                 check.calibrate(runs, planted) if calibrate else check.own_tool()
             return
-        _bench_latency(declared, run, output, against, allow_noise=allow_noise, json=json)
+        files = Files(output, plot, against)
+        _bench_latency(declared, run, files, allow_noise=allow_noise, json=json)
 
 
 def chosen_engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]:
@@ -140,7 +151,9 @@ def chosen_engines(given: tuple[str, ...], model: str | None) -> tuple[str, ...]
     found = []
     for name, traits in ENGINES.items():
         status = inventory.status(name)
-        if not (status.present or traits.pins):
+        if status.refusal:
+            render.note(f"{name} is left out: it {status.refusal}")
+        elif not (status.present or traits.pins):
             render.note(f"{name} is left out: it is not installed; {traits.install}")
         elif traits.reads == "checkpoint" and model and _is_file(model):
             render.note(f"{name} is left out: it runs checkpoints, and {model} is ONNX")
@@ -159,12 +172,20 @@ def _refuse_contradictions(models: tuple[str, ...], run: str | None, given: dict
             raise OvitError(f"{flag}: an .onnx file has its own", "give a timm model name, or leave it out")
 
 
-def _bench_latency(
-    suite: "LatencySuite", run: str | None, output: Path | None, against: Path | None, *, allow_noise: bool, json: bool
-) -> None:
-    from ovit_deploy.bench import against as earlier
-    from ovit_deploy.bench import hardware, noise, results
+@dataclass(frozen=True)
+class Files:
+    """What a benchmark writes, and what it is compared with; None where the user named none."""
 
+    output: Path | None
+    plot: Path | None
+    against: Path | None
+
+
+def _bench_latency(suite: "LatencySuite", run: str | None, files: Files, *, allow_noise: bool, json: bool) -> None:
+    from ovit_deploy.bench import against as earlier
+    from ovit_deploy.bench import hardware, noise, picture, results
+
+    against = files.against
     then = earlier.load(against) if against else None
     before = hardware.describe()
     placement = bench_checks.place(suite, allow_noise=allow_noise)
@@ -175,13 +196,15 @@ def _bench_latency(
         for source in sources:
             rows += _measure(source, suite, Path(folder), placement.cores)
     home = sources[0].home if len(sources) == 1 else Path()
-    path = output or home / "bench.json"
+    path = files.output or home / "bench.json"
     found = noise.judge(began, noise.count(), placement.busy, rows)
     result = results.document("latency", suite.model_dump(), before, rows, noise=asdict(found))
     compared = earlier.compare(result, then, suite.seed) if then else None
     if compared:
         result["against"] = {"file": against.name if against else "", **compared.as_dict()}
     results.write(path, result)
+    if files.plot and any(row.latency for row in rows):
+        picture.write(files.plot, result)
     if json:
         render.as_json(result)
     else:
@@ -243,17 +266,34 @@ def _measure(source: "Source", suite: "LatencySuite", folder: Path, cores: tuple
     from ovit_deploy.bench.subject import prepare
 
     rows = []
+    labelled = _labelled(source, suite)
     with_checkpoints = any(Selection.parse(name).traits.reads == "checkpoint" for name in suite.engines)
     for batch_size in suite.batch_sizes:
         subject = prepare(
             source, batch_size=batch_size, seed=suite.seed, folder=folder, with_checkpoints=with_checkpoints
         )
+        subject = replace(subject, labelled=labelled)
         for threads in suite.threads:
             settings = bench_checks.settings(suite, threads, cores)
             render.note(f"{subject.name}: batch {batch_size}, {threads} thread(s), {subject.inputs}")
             with watching() as watch:
                 rows += measure_latency(subject, settings, watch)
     return rows
+
+
+def _labelled(source: "Source", suite: "LatencySuite") -> "Labelled | None":
+    """The images for top-1, if that is wanted.
+
+    Raises:
+        OvitError: the model is a timm name, so its weights are random.
+    """
+    if suite.top1 is None:
+        return None
+    from ovit_deploy.bench import labelled
+
+    if suite.models and not all(map(_is_file, suite.models)):
+        raise OvitError("--top1 with a timm name: its weights are random", "give --run, or the .onnx file of an export")
+    return labelled.of_export(source, suite.data, count=suite.top1, seed=suite.seed)
 
 
 def _require_quiet(found: "Noise", path: Path, *, allow_noise: bool) -> None:

@@ -86,16 +86,21 @@ class Check:
 
     def calibrate(self, runs: int, planted: float) -> None:
         """The first engine against itself."""
+        from ovit_deploy.bench import noise
         from ovit_deploy.bench.calibration import calibrate
 
-        subject, settings = self._prepare()
+        placement = place(self.suite, allow_noise=self.allow_noise)
+        subject, settings = self._prepare(placement)
         engine = self.suite.engines[0]
         render.note(
             f"{subject.name} on {engine}: {runs} benchmarks against itself, {settings.processes} process(es) each"
         )
+        began = noise.count()
         with watching() as watch:
             found = calibrate(subject, engine, settings, watch, runs=runs, planted=planted)
-        self._write("calibration", asdict(found), "calibration.json")
+        disturbed = noise.judge(began, noise.count(), placement.busy, ())
+        about = {"model": subject.name, "engine": engine, "runs": runs, "noise": asdict(disturbed)}
+        self._write("calibration", {**about, **asdict(found)}, "calibration.json")
         if not self.json:
             _show_calibration(found)
 
@@ -103,19 +108,19 @@ class Check:
         """Every engine against the tool that comes with it."""
         from ovit_deploy.bench.own_tool import compare_all
 
-        subject, settings = self._prepare()
+        subject, settings = self._prepare(place(self.suite, allow_noise=self.allow_noise))
         with watching() as watch:
             found = compare_all(subject, settings, watch, folder=self.folder)
-        self._write("own_tool", {"comparisons": [asdict(one) for one in found]}, "own_tool.json")
+        comparisons = [asdict(one) for one in found]
+        self._write("own_tool", {"model": subject.name, "comparisons": comparisons}, "own_tool.json")
         if not self.json:
             _show_comparisons(found)
 
-    def _prepare(self) -> "tuple[Subject, Settings]":
+    def _prepare(self, placement: Placement) -> "tuple[Subject, Settings]":
         from ovit_deploy.bench.subject import prepare
 
         if len(self.sources) > 1 or len(self.suite.batch_sizes) > 1 or len(self.suite.threads) > 1:
             raise OvitError("several models or sizes: a check takes one", "give --model, --batch-size and --threads")
-        placement = place(self.suite, allow_noise=self.allow_noise)
         subject = prepare(
             self.sources[0], batch_size=self.suite.batch_sizes[0], seed=self.suite.seed, folder=self.folder
         )

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from ovit_deploy.bench.verdict import SpeedUp
 
 TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs ORT twin")
-STARTS = ("engine", "weights", "load s", "compile s", "first ms", "peak MiB", "file MiB", "off by", "top-1", "ran in")
+STARTS = (
+    "engine",
+    "weights",
+    "load s",
+    "compile s",
+    "first ms",
+    "peak MiB",
+    "file MiB",
+    "off by",
+    "same top-1",
+    "ran in",
+)
+ANSWERS = ("engine", "weights", "top-1", "95 % interval", "images", "against", "only here / there", "McNemar p")
 
 
 def show_latency(rows: "list[Row]", hardware: dict[str, Any], noise: "Noise") -> None:
@@ -30,6 +42,10 @@ def show_latency(rows: "list[Row]", hardware: dict[str, Any], noise: "Noise") ->
         render.line()
         render.table("cold start, memory, and logits against ONNX Runtime's", STARTS, [_start(row) for row in part])
         render.line()
+        answered = [row for row in part if row.accuracy]
+        if answered:
+            render.table("top-1 through the engine", ANSWERS, [_answers(row) for row in answered])
+            render.line()
         if any(row.evidence for row in part):
             bench_evidence.show(part)
         for row in part:
@@ -169,6 +185,16 @@ def _start(row: "Row") -> tuple[str, ...]:
         "-" if row.agreement is None else f"{row.agreement.top1:.0%}",
         _evidence(row.about),
     )
+
+
+def _answers(row: "Row") -> tuple[str, ...]:
+    found = row.accuracy
+    assert found
+    low, high = found.interval95
+    told = (row.engine, row.weights, f"{found.top1:.2%}", f"{low:.2%} to {high:.2%}", f"{found.images:,}")
+    if found.p_value is None:
+        return *told, "-", "-", "-"
+    return *told, found.baseline or "-", f"{found.only_here} / {found.only_baseline}", f"{found.p_value:.2g}"
 
 
 def _evidence(about: dict[str, Any]) -> str:

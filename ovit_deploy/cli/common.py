@@ -1,5 +1,6 @@
 """What the verbs ``train`` and ``prune`` share: reading the recipe, watching the run, telling how it ended."""
 
+import json as jsons
 import math
 import os
 import re
@@ -23,6 +24,7 @@ from ovit_deploy.recipe.timeline import (
     Freeze,
     HoldZeros,
     LogSparsity,
+    MergeTokens,
     Prune,
     Quantize,
     Regrow,
@@ -56,6 +58,24 @@ def read_recipe(name: str, arguments: Sequence[str]) -> Recipe:
 def overrides(arguments: Sequence[str]) -> dict[str, str]:
     """What ``--recipe-arg`` says, each as `read_overrides` takes it; of one name the last counts."""
     return {name: text for argument in arguments for name, text in read_overrides(argument).items()}
+
+
+def model_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """What ``--model-arg`` says, by name; a value that is no JSON is a text.
+
+    Raises:
+        OvitError: one of them is not NAME=VALUE.
+    """
+    found = {}
+    for one in given:
+        name, sign, value = one.partition("=")
+        if not sign or not name.isidentifier():
+            raise OvitError(f"--model-arg {one}: not NAME=VALUE", "for example --model-arg img_size=32")
+        try:
+            found[name] = jsons.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def shapes_of(model: str | None, checkpoint: Path | None) -> dict[str, tuple[int, ...]] | None:
@@ -111,6 +131,8 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "prune", f"{kind} to {sparsity:.2%} of {len(targets[place])} tensors"
         case Thin(modifier=modifier, sparsity=sparsity):
             return "remove", modifier.describe(sparsity)
+        case MergeTokens(modifier=modifier):
+            return "merge", modifier.describe()
         case Score(place=place):
             return "score", f"how training moves {len(targets[place])} tensors"
         case Densify(place=place):

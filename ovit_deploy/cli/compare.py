@@ -45,7 +45,7 @@ def compare(
         methods: Names with commas between: ovit, ovit_refined, ovit_cumulative, ovit_block4, fast_ovit, woodfisher,
             mfac, gradient_weight, magnitude, uniform_magnitude, sparsegpt, wanda, obc.
         sparsities: Fractions of zeros with commas between.
-        model: A timm model name.
+        model: A timm model name, or hf: and a folder that transformers saved.
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.

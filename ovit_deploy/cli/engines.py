@@ -44,6 +44,9 @@ def list_engines(*, json: bool = False) -> None:
     for each in found:
         if not each.present:
             render.line(f"to install {each.engine}: {each.install}")
+    for each in found:
+        if each.refusal:
+            render.line(f"{each.engine} does not run here: {each.refusal}")
     render.line(f"CPU: {cpu['cpu']}, {cpu['usable_cores']} usable cores, {', '.join(cpu['instructions'])}")
 
 
@@ -60,7 +63,7 @@ def install(engine: str) -> None:
         raise EngineError(f"no engine {engine!r}", f"one of {', '.join(ENGINES)}")
     if not ENGINES[engine].pins:
         raise EngineError(f"{engine} lives in the environment of ovit-deploy itself", ENGINES[engine].install)
-    environments.prepare(engine, render.note)
+    environments.install(engine, render.note)
     found = inventory.status(engine)
     render.line(f"{engine} {found.version} in {found.place}")
 

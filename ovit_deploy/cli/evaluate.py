@@ -37,7 +37,7 @@ def evaluate(
 
     Args:
         run: The name of a run.
-        model: A timm model name; with --engine an .onnx file that export wrote.
+        model: A timm model name, or hf: and a folder; with --engine an .onnx file that export wrote.
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set; with --engine by default those of the run.

@@ -104,8 +104,9 @@ def document(found: "Explanation", machine: dict[str, Any], **about: Any) -> dic
     """The prediction as plain data."""
     from dataclasses import asdict
 
-    told = asdict(found)
-    told["shares"] |= {"fixed": found.shares.fixed}
+    told: dict[str, Any] = asdict(found)
+    if found.shares:
+        told["shares"] |= {"fixed": found.shares.fixed}
     return {"format": 1, "kind": "explain", **about, "hardware": machine, **told}
 
 
@@ -114,7 +115,10 @@ def show(found: "Explanation", title: str, sparsity: float) -> None:
     columns = ("engine", "form", "ms", "vs dense", "95 %", "verdict")
     render.table(f"{title}, predicted", columns, [_row(one) for one in (found.dense, found.sparse)])
     render.line()
-    _show_shares(found.shares, sparsity)
+    if found.shares:
+        _show_shares(found.shares, sparsity)
+    else:
+        render.line(f"{found.dense.engine} runs whole blocks only: where its time goes is not known")
     if found.others:
         render.line()
         worth = sorted(found.others, key=lambda one: one.ms or float("inf"))

@@ -116,6 +116,7 @@ def _facts(run: Run, preprocessing: "Preprocessing") -> "Facts":
         preprocessing=preprocessing.as_dict(),
         run={"name": run.folder.name} | {key: run.facts[key] for key in RUN_FACTS if key in run.facts},
         structure=run.spec.structure,
+        token_merging=run.spec.token_merging,
     )
 
 

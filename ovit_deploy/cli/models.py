@@ -6,10 +6,10 @@ from typing import Any
 
 from ovit_deploy import families
 from ovit_deploy import models as building
-from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.cli import common, render
-from ovit_deploy.families import FAMILIES, Family
+from ovit_deploy.families import FAMILIES, TRANSFORMERS, Family
 
+KNOWN = (*FAMILIES, TRANSFORMERS)
 COLUMNS = ("family", "Fisher block", "recipe", "timm names")
 
 
@@ -21,18 +21,18 @@ def models(model: str | None = None, /, *, json: bool = False) -> None:
     Example: ovit-deploy models swin_tiny_patch4_window7_224
 
     Args:
-        model: A timm model name.
+        model: A timm model name, or hf: and a folder that transformers saved.
         json: Print the result as JSON.
     """
     if model is not None:
         _show(model, json=json)
     elif json:
-        render.as_json([asdict(family) for family in FAMILIES])
+        render.as_json([asdict(family) for family in KNOWN])
     else:
-        rows = [_row(family) for family in FAMILIES]
+        rows = [_row(family) for family in KNOWN]
         render.table("families", COLUMNS, rows)
         render.line()
-        for family in FAMILIES:
+        for family in KNOWN:
             for selector in family.targets:
                 render.line(f"{family.name}: {selector}")
         render.line("any other model: all matrices and convolutions but those of the stem and the head")
@@ -48,9 +48,10 @@ def _show(model: str, *, json: bool) -> None:
     from ovit_deploy.data import Preprocessing
     from ovit_deploy.selectors import match
 
-    network, family = building.outline(ModelSpec(model)), families.family_of(model)
+    spec = building.choose(model, checkpoint=None, pretrained=False).spec
+    network, family = building.outline(spec), families.family_of(spec.name)
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    targets = families.targets_of(model, shapes)
+    targets = families.targets_of(spec.name, shapes)
     names = match(targets, shapes)
     total, chosen = (sum(math.prod(shapes[name]) for name in some) for some in (shapes, names))
     about: dict[str, Any] = {

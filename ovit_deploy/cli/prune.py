@@ -45,7 +45,7 @@ def prune(
 
     Args:
         recipe: A recipe file, or the name of a shipped one.
-        model: A timm model name.
+        model: A timm model name, or hf: and a folder that transformers saved.
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.

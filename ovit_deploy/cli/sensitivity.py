@@ -39,7 +39,7 @@ def sensitivity(
     Args:
         sparsities: Fractions of zeros with commas between.
         measure: Measure loss and top-1 on the calibration images, too.
-        model: A timm model name.
+        model: A timm model name, or hf: and a folder that transformers saved.
         checkpoint: Its weights, a safetensors file.
         pretrained: Take timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.

@@ -17,6 +17,7 @@ from ovit_deploy.errors import EngineError, OvitError
 
 if TYPE_CHECKING:
     from ovit_deploy.bench.results import Row
+    from ovit_deploy.explain.parts import Thinning
     from ovit_deploy.explain.target import Aim, Goal
 
 _UNITS = {"": 1.0, "ms": 1.0, "s": 1000.0, "us": 0.001}
@@ -48,11 +49,14 @@ def prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, d
 
 def _prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, dry_run: bool) -> dict[str, Any]:
     from ovit_deploy.bench import hardware, results
+    from ovit_deploy.explain.parts import thins
 
     hardware.require_cores(threads)
     machine = hardware.describe()
     if hardware.is_busy(machine):
         render.warning(f"{bench_tables.load(machine)}: latencies will be too long; end other work first")
+    if thins(asked.recipe):
+        return _thin_to(goal, asked, machine, batch_size=batch_size, threads=threads, dry_run=dry_run)
     found = _aim(goal, asked, batch_size=batch_size, threads=threads)
     show_plan(found, goal)
     told = _document(found, goal, machine, batch_size=batch_size, threads=threads)
@@ -66,6 +70,58 @@ def _prune_to(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int, 
     _draw(finished.folder, found, goal, sparse)
     _tell(found, goal, finished.folder, sparse, dense)
     return told
+
+
+def _thin_to(
+    goal: "Goal", asked: Beginning, machine: dict[str, Any], *, batch_size: int, threads: int, dry_run: bool
+) -> dict[str, Any]:
+    """The same where parts are removed: their measured times are the prices of the recipe's own choice."""
+    from ovit_deploy.bench import results
+    from ovit_deploy.data import load_data
+    from ovit_deploy.explain import parts
+    from ovit_deploy.structure import structure_of
+
+    data = load_data(asked.data)
+    choice = models.completed(asked.choice, classes=data.classes, channels=data.channels)
+    with TemporaryDirectory(prefix="ovit-target-") as folder:
+        bench = _bench(choice, Path(folder), batch_size=batch_size, threads=threads)
+        latency = parts.latency_of_parts(bench, parts.form_of(asked.recipe, goal.engine))
+    found = parts.thinned_to(asked.recipe, latency, bench.workshop.model, goal.target_ms)
+    _show_parts(found)
+    told = {"format": 1, "kind": "target_latency_of_parts", "goal": asdict(goal), "hardware": machine}
+    told |= {"latency": latency.model_dump(), "dense_ms": found.dense_ms}
+    if dry_run:
+        return told
+    finished = common.carry_out(replace(asked, recipe=found.recipe), json=False)
+    export(run=str(finished.folder), data=asked.data)
+    thinned, _ = _measured(finished.folder, goal.engine, batch_size=batch_size, threads=threads)
+    thin = models.outline(models.choose(None, checkpoint=finished.folder / "model.safetensors", pretrained=False).spec)
+    told |= {"structure": structure_of(thin).as_dict(), "predicted_ms": parts.predicted_ms(latency, thin)}
+    told |= {"measured": asdict(thinned)}
+    results.write(finished.folder / "latency.json", told)
+    assert thinned.latency
+    render.line(
+        f"target {goal.target_ms:g} ms: {_reached(thinned.latency.median_ms, goal)}; measured "
+        f"{thinned.latency.median_ms:.4g} ms, predicted {told['predicted_ms']:.4g} ms (whole {found.dense_ms:.4g})"
+    )
+    render.line(f"wrote {finished.folder}/latency.json")
+    return told
+
+
+def _show_parts(found: "Thinning") -> None:
+    """What parts take."""
+    latency = found.latency
+    rows = [
+        *(("heads", str(count), f"{ms:.4g}") for count, ms in latency.heads_ms.items()),
+        *(("width", str(count), f"{ms:.4g}") for count, ms in latency.width_ms.items()),
+        ("block, besides", "", f"{latency.block_ms:.4g}"),
+        ("outside blocks", "", f"{latency.rest_ms:.4g}"),
+    ]
+    render.table(f"ms on {latency.engine}, {found.dense_ms:.4g} for the model", ("part", "how many", "ms"), rows)
+
+
+def _reached(got_ms: float, goal: "Goal") -> str:
+    return "reached" if got_ms <= goal.target_ms else f"missed by {got_ms / goal.target_ms - 1:.1%}"
 
 
 def _aim(goal: "Goal", asked: Beginning, *, batch_size: int, threads: int) -> "Aim":
@@ -160,10 +216,9 @@ def _tell(found: "Aim", goal: "Goal", folder: Path, sparse: "Row", dense: "Row")
     """Target, prediction and what was measured."""
     assert sparse.latency and dense.latency
     got = sparse.latency.median_ms
-    reached = "reached" if got <= goal.target_ms else f"missed by {got / goal.target_ms - 1:.1%}"
     render.line(
-        f"target {goal.target_ms:g} ms: {reached}; measured {got:.4g} ms (dense {dense.latency.median_ms:.4g}), "
-        f"predicted {found.plan.ms:.4g} ms (dense {found.table.dense_ms:.4g})"
+        f"target {goal.target_ms:g} ms: {_reached(got, goal)}; measured {got:.4g} ms "
+        f"(dense {dense.latency.median_ms:.4g}), predicted {found.plan.ms:.4g} ms (dense {found.table.dense_ms:.4g})"
     )
     render.line(f"wrote {folder}/latency.json and {folder}/latency.svg")
     render.next_command(f"ovit-deploy bench --run {folder.name} --engine {goal.engine}")

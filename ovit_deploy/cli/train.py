@@ -11,6 +11,7 @@ def train(
     *,
     recipe: str | None = None,
     model: str | None = None,
+    model_arg: tuple[str, ...] = (),
     checkpoint: Path | None = None,
     pretrained: bool = False,
     data: str | None = None,
@@ -31,7 +32,9 @@ def train(
 
     Args:
         recipe: A recipe file, or the name of a shipped one.
-        model: A timm model name.
+        model: A timm model name, or hf: and a folder that transformers saved.
+        model_arg: NAME=VALUE that timm is told besides, such as img_size=32 or depths=[2,2,2]; may be given several
+            times.
         checkpoint: Weights to start from, a safetensors file.
         pretrained: Start from timm's weights from the hub.
         data: fashion-mnist, a folder, an .npz file, or a timm data set.
@@ -46,7 +49,17 @@ def train(
         json: Print the facts of the run as JSON.
     """
     given = Options(
-        recipe, recipe_arg, model, checkpoint, pretrained, data, name, device=device, workers=workers, track=track
+        recipe,
+        recipe_arg,
+        model,
+        checkpoint,
+        pretrained,
+        data,
+        name,
+        device=device,
+        workers=workers,
+        track=track,
+        model_arg=model_arg,
     )
     asked = begin(given, resume)
     if dry_run:

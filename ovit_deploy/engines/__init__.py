@@ -6,6 +6,9 @@
     pytorch.py
     deepsparse.py
     ovit.py          our own: sparse/
+    pytorch_cuda.py  on NVIDIA GPUs: dense, or 2:4 where that is faster
+    tensorrt.py      likewise, with what plan.py builds; tensorrt_rtx.py
+    cuda.py          the driver: is there a GPU
     selection.py     an engine with values for its options, as one word: openvino:precision=bf16
     inventory.py     which engines are here, in which version, and how to install the others
     environments.py  which Python runs an engine; makes DeepSparse's own environment on first use
@@ -13,8 +16,8 @@
     process.py       the parent's handle of it: a crash, a hang or a refusal becomes an EngineError
 
 The files that the child imports (base, the runtimes, worker) keep to the standard library, numpy and syntax
-of Python 3.8, because the child may live in a foreign environment. Two live in ours for certain: PyTorch's builds
-its model with ``ovit_deploy.models``, and ours reads graphs with onnx. To add an engine: one file with a class
+of Python 3.8, because the child may live in a foreign environment. Some live in ours for certain: PyTorch's build
+their model with ``ovit_deploy.models``, and ours reads graphs with onnx. To add an engine: one file with a class
 ``Engine``, and its traits below.
 """
 
@@ -27,6 +30,10 @@ from ovit_deploy.engines.base import Engine, Option, Traits
 PRECISION = Option("the precision it computes in", "f32", choices=("f32", "bf16"), rounding=("bf16",))
 SPARSE_WEIGHTS = Option("decompress weights with at least this fraction of zeros; 1 switches it off", 1.0)
 PROVIDER = Option("what runs the graph", "cpu", choices=("cpu", "cuda", "tensorrt"), rounding=("tensorrt",))
+GPU_PRECISION = Option("the precision it computes in", "f16", choices=("f16", "bf16", "f32"), rounding=("f16", "bf16"))
+SEMI_STRUCTURED = Option("2:4 kernels in each layer that has such weights and is faster so", default=False)
+TF32 = Option("float32 products as they are, or rounded to TF32", "f32", choices=("f32", "tf32"), rounding=("tf32",))
+SPARSE_KERNELS = Option("let it choose 2:4 kernels where they are faster", default=True)
 COMPILE = Option("compile the model with torch.compile", default=False)
 
 ENGINES = {
@@ -50,10 +57,34 @@ ENGINES = {
         variables={"TORCHINDUCTOR_COMPILE_THREADS": "1"},
         options={"precision": PRECISION, "compile": COMPILE},
     ),
+    "pytorch_cuda": Traits(
+        package="torch",
+        licence="BSD-3-Clause",
+        install="pip install torch",
+        reads="checkpoint",
+        gpu=True,
+        options={"precision": GPU_PRECISION, "semi_structured": SEMI_STRUCTURED, "compile": COMPILE},
+    ),
+    "tensorrt": Traits(
+        package="tensorrt",
+        licence="NVIDIA's, proprietary",
+        install="pip install tensorrt, from where NVIDIA's index can be reached",
+        gpu=True,
+        options={"precision": TF32, "sparse_weights": SPARSE_KERNELS},
+    ),
+    "tensorrt_rtx": Traits(
+        package="tensorrt-rtx-cu13-bindings",
+        licence="NVIDIA's, proprietary",
+        install="ovit-deploy engines install tensorrt_rtx",
+        pins=("tensorrt-rtx-cu13-bindings==1.7.1.116", "tensorrt-rtx-cu13-libs==1.7.1.116", "numpy"),
+        gpu=True,
+        options={"precision": TF32, "sparse_weights": SPARSE_KERNELS},
+    ),
     "ovit": Traits(
         package="ovit-deploy",
         licence="MIT",
         install="install a C++17 compiler, then pip install ovit-deploy from its sources",
+        whole_blocks=True,
         compiled="sparse/_native_portable.so",
     ),
     "deepsparse": Traits(
@@ -62,7 +93,9 @@ ENGINES = {
         install="ovit-deploy engines install deepsparse",
         max_ir=9,
         max_opset=19,
+        wrong_depthwise=(7, 4),  # it reads memory that nobody wrote; the sizes around are right
         pins=("deepsparse==1.8.0", "sparsezoo==1.8.1", "numpy<2", "onnx<1.15"),
+        old_python=True,
         variables={"NM_DISABLE_ANALYTICS": "True", "NM_VERSION_CHECK": "false"},
     ),
 }

@@ -36,18 +36,33 @@ def top1(
     """
     correct = total = 0
     with tempfile.TemporaryDirectory(prefix="ovit-evaluate-") as folder:
-        images_file, logits_file = Path(folder, "images.npy"), Path(folder, "logits.npy")
+        images_file = Path(folder, "images.npy")
         for images, labels in batches:
-            np.save(images_file, _whole_batches(images, batch_size))
+            save_whole(images_file, images, batch_size)
             if not total:
                 process.load(model, images_file, batch_size=batch_size, threads=threads)
-            process.infer(images_file, logits_file)
-            answers = np.load(logits_file)[: len(labels)].argmax(axis=1)
-            correct, total = correct + int((answers == labels).sum()), total + len(labels)
+            correct += int(told_right(process, images_file, labels).sum())
+            total += len(labels)
     return correct, total
 
 
-def _whole_batches(images: np.ndarray, batch_size: int) -> np.ndarray:
-    """The images, the first of them again where the last batch is not full."""
+def told_right(process: EngineProcess, images_file: Path, labels: np.ndarray) -> np.ndarray:
+    """Whether the loaded model's largest logit is that of the class [N], image by image.
+
+    Args:
+        process: of the engine, its model loaded.
+        images_file: from `save_whole`; the logits are written beside it.
+        labels: classes [N] of the first N images.
+
+    Raises:
+        EngineError: the engine crashes or hangs.
+    """
+    logits_file = images_file.with_name(f"logits_{process.pid}.npy")
+    process.infer(images_file, logits_file)
+    return np.load(logits_file)[: len(labels)].argmax(axis=1) == labels
+
+
+def save_whole(path: Path, images: np.ndarray, batch_size: int) -> None:
+    """Write ``images`` (npy), the first of them again where the last batch is not full."""
     missing = -len(images) % batch_size
-    return np.concatenate([images, images[np.arange(missing) % len(images)]]) if missing else images
+    np.save(path, np.concatenate([images, images[np.arange(missing) % len(images)]]) if missing else images)

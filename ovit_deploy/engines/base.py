@@ -84,8 +84,12 @@ class Traits:
         max_ir: newest ONNX IR version it reads; None for no known limit.
         max_opset: newest opset of the default domain it reads.
         pins: what pip installs into its own environment; empty if it lives in ours.
+        old_python: whether that one needs a Python from 3.8 to 3.11; else it gets ours.
         variables: environment variables set before its runtime is imported.
         options: by name.
+        gpu: whether it runs on NVIDIA GPUs and nowhere else.
+        whole_blocks: whether it knows transformer blocks as a whole only, and runs no graph of parts of them.
+        wrong_depthwise: kernel and image, both in pixels a side, of the depthwise convolution that it computes wrong.
         compiled: a file in this folder that is made when the package is installed, where there is a compiler; the
             engine is here if the file is.
     """
@@ -97,8 +101,12 @@ class Traits:
     max_ir: int | None = None
     max_opset: int | None = None
     pins: tuple[str, ...] = ()
+    old_python: bool = False
     variables: dict[str, str] = field(default_factory=dict)
     options: dict[str, Option] = field(default_factory=dict)
+    gpu: bool = False
+    whole_blocks: bool = False
+    wrong_depthwise: tuple[int, int] | None = None
     compiled: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which Python runs an engine. DeepSparse gets an environment of its own, made on first use and kept.
+"""Which Python runs an engine. Some get an environment of their own, made on first use and kept.
 
 A virtual environment cannot be moved, so it is made in place: under a lock, with a marker written last.
 Without the marker (pip failed, the machine went down) the next use makes it anew.
@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovit_deploy import catalog
-from ovit_deploy.engines import ENGINES
+from ovit_deploy.engines import ENGINES, cuda
+from ovit_deploy.engines.base import Traits
 from ovit_deploy.errors import EngineError
 
 MARKER = ".complete"
@@ -46,16 +47,28 @@ def prepare(engine: str, report: Report) -> Environment:
     Raises:
         EngineError: this machine cannot run the engine, or its environment cannot be made.
     """
+    if ENGINES[engine].gpu:
+        cuda.require(engine)
+    return install(engine, report)
+
+
+def install(engine: str, report: Report) -> Environment:
+    """The same without asking for a GPU: what runs on one may be installed before there is one.
+
+    Raises:
+        EngineError: as `prepare`.
+    """
     traits = ENGINES[engine]
     if not traits.pins:
         return Environment((sys.executable,), traits.variables)
-    require_machine(platform.system(), platform.machine(), cpu_flags())
+    if engine == "deepsparse":
+        require_machine(platform.system(), platform.machine(), cpu_flags())
     folder = location(engine)
     try:
         if not is_complete(folder, traits.pins):
             with lock(folder, report):
                 if not is_complete(folder, traits.pins):
-                    make(folder, traits.pins, report)
+                    make(folder, traits, report)
     except OSError as error:
         writable = "point OVIT_DEPLOY_CACHE to a folder that can be written"
         raise EngineError(f"{folder}: cannot be made ({error.strerror})", writable) from None
@@ -75,20 +88,20 @@ def is_complete(folder: Path, pins: tuple[str, ...]) -> bool:
         return False
 
 
-def make(folder: Path, pins: tuple[str, ...], report: Report) -> None:
-    """A virtual environment at ``folder`` with ``pins`` installed; one that was begun there is thrown away.
+def make(folder: Path, traits: Traits, report: Report) -> None:
+    """A virtual environment at ``folder`` with the engine's pins; one that was begun there is thrown away.
 
     Raises:
         EngineError: no Python fits, or pip fails.
     """
-    python = find_python()
-    report(f"installing {pins[0].replace('==', ' ')} into {folder}, once: about 0.5 GB, some minutes")
-    report("DeepSparse's licence allows evaluation and non-commercial use only")
+    python = find_python() if traits.old_python else sys.executable
+    report(f"installing {traits.pins[0].replace('==', ' ')} into {folder}, once: about 0.5 GB, some minutes")
+    report(f"its licence: {traits.licence}")
     shutil.rmtree(folder, ignore_errors=True)
     run_step([python, "-I", "-m", "venv", str(folder)], folder)
     pip = [str(folder / "bin" / "python"), "-I", "-m", "pip"]
-    run_step([*pip, "install", "--no-input", "--quiet", *pins], folder)
-    (folder / MARKER).write_text(json.dumps(list(pins)))
+    run_step([*pip, "install", "--no-input", "--quiet", *traits.pins], folder)
+    (folder / MARKER).write_text(json.dumps(list(traits.pins)))
 
 
 def run_step(command: list[str], folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from ovit_deploy.engines import ENGINES
+from ovit_deploy.engines import ENGINES, cuda
 from ovit_deploy.engines.base import Option, Traits
 from ovit_deploy.engines.environments import is_complete, location
 
@@ -24,6 +24,7 @@ class Status:
         reads: kind of file: ``onnx`` or ``checkpoint``.
         place: folder of its own environment; None if it lives in ours.
         options: by name.
+        refusal: why it cannot run on this machine, installed or not; empty if it can.
     """
 
     engine: str
@@ -33,6 +34,7 @@ class Status:
     reads: str
     place: Path | None
     options: dict[str, Option]
+    refusal: str = ""
 
     @property
     def present(self) -> bool:
@@ -47,7 +49,8 @@ def status(engine: str) -> Status:
     version = _version_in(place, traits) if place else _own_version(traits.package)
     if traits.compiled is not None and not (Path(__file__).parent / traits.compiled).is_file():
         version = None
-    return Status(engine, version, traits.licence, traits.install, traits.reads, place, traits.options)
+    refusal = cuda.refusal() if traits.gpu else ""
+    return Status(engine, version, traits.licence, traits.install, traits.reads, place, traits.options, refusal)
 
 
 def _own_version(package: str) -> str | None:

@@ -29,7 +29,8 @@ def _elsewhere(asked: Form) -> list[Form]:
     here = Selection.parse(asked.engine).engine
     found = []
     for name, traits in ENGINES.items():
-        if name == here or traits.reads != "onnx" or not inventory.status(name).present:
+        status = inventory.status(name)
+        if name == here or traits.reads != "onnx" or status.refusal or not status.present:
             continue
         found += [Form(name), Form(name, precision="int8")]
         if name in SKIP_ZEROS:

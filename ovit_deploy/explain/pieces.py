@@ -26,6 +26,7 @@ from ovit_deploy.export.profile import load_profile
 from ovit_deploy.export.to_onnx import to_onnx
 from ovit_deploy.quantization import calibrate, fixed, freeze_observers, insert
 from ovit_deploy.recipe.quantization import NAMED, Quantization
+from ovit_deploy.structure import BlockSizes, Structure, merging_of, shrink
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 Part = Literal["all", "without products", "linears", "half MLP"]
@@ -47,6 +48,7 @@ class Piece:
         file: In which form it is written: floats for any engine, or INT8 as one of two kinds of engines wants it.
         zeros: Fraction of zeros of each of LAYERS in every block.
         pattern: How the zeros lie.
+        sizes: Heads and neurons of each block, where some are taken out.
     """
 
     blocks: tuple[int, ...]
@@ -54,11 +56,13 @@ class Piece:
     file: File = "fp32"
     zeros: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     pattern: Pattern = "unstructured"
+    sizes: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         blocks = ",".join(map(str, self.blocks)) or "none"
         zeros = "/".join(f"{value:g}" for value in self.zeros)
-        return f"blocks {blocks}; {self.part}; {self.file}; {zeros} {self.pattern}"
+        sizes = f"; {self.sizes[0]} heads, {self.sizes[1]} neurons" if self.sizes else ""
+        return f"blocks {blocks}; {self.part}; {self.file}; {zeros} {self.pattern}{sizes}"
 
 
 class Workshop:
@@ -97,9 +101,11 @@ class Workshop:
         return self._files[piece]
 
     def _export(self, piece: Piece) -> onnx.ModelProto:
-        dense = Piece(piece.blocks, piece.part, piece.file)
+        dense = Piece(piece.blocks, piece.part, piece.file, sizes=piece.sizes)
         if dense not in self._exports:
             model = shortened(self.model, piece.blocks, part=piece.part, seed=self.seed)
+            if piece.sizes:
+                shrink(model, Structure(tuple(BlockSizes(n, *piece.sizes) for n in range(len(piece.blocks)))))
             profile = "deepsparse"  # which every engine reads
             if piece.file != "fp32":
                 profile, model = piece.file, rounded(model, self.image_shape, scheme=_SCHEMES[piece.file])
@@ -116,6 +122,8 @@ def require_blocks(model: nn.Module) -> None:
         ModelError: There are none, or some have other layers.
     """
     blocks = getattr(model, "blocks", None)
+    if merging_of(model) is not None:
+        raise ModelError("tokens are merged: a block does not take the same time wherever it stands", "use bench")
     fitting = isinstance(blocks, nn.Sequential) and len(blocks) > 0
     if not fitting or any(not _is_linear(block, layer) for block in blocks for layer in LAYERS):
         raise ModelError(

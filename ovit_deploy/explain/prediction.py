@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ovit_deploy.bench.verdict import SpeedUp
+from ovit_deploy.engines.selection import Selection
 from ovit_deploy.errors import OvitError
 from ovit_deploy.explain import pieces
 from ovit_deploy.explain.forms import Combination, Form, added, compared, value_ms
@@ -81,14 +82,14 @@ class Explanation:
     Args:
         dense: The model without zeros.
         sparse: The model with the zeros that were asked about.
-        shares: Where the time goes.
+        shares: Where the time goes; None for an engine that runs whole blocks only, so that no part can be timed.
         checks: Predictions against the whole model, if asked for.
         others: What else could be done, and what it would bring.
     """
 
     dense: Prediction
     sparse: Prediction
-    shares: Shares
+    shares: Shares | None
     checks: tuple[Check, ...] = ()
     others: tuple[Prediction, ...] = ()
 
@@ -110,7 +111,8 @@ def explain(bench: Bench, asked: Form, *, others: Sequence[Form] = (), verify: b
     wholes: dict[Form, Combination] = {}
     if verify:
         wholes = {form: {form.timed(tuple(range(len(blocks)))): 1.0} for form in (dense, asked)}
-    parts = _parts(dense, asked, kinds)
+    whole_only = Selection.parse(asked.engine).traits.whole_blocks
+    parts = {} if whole_only else _parts(dense, asked, kinds)
     combinations: list[Combination] = [
         dense.whole(kinds),
         asked.whole(kinds),
@@ -123,7 +125,7 @@ def explain(bench: Bench, asked: Form, *, others: Sequence[Form] = (), verify: b
     return Explanation(
         Prediction(dense.engine, dense.what, ms[dense]),
         Prediction(asked.engine, asked.what, ms[asked], gain),
-        Shares(**{name: value_ms(part, rounds) for name, part in parts.items()}),
+        None if whole_only else Shares(**{name: value_ms(part, rounds) for name, part in parts.items()}),
         tuple(Check(form.what, ms[form], value_ms(whole, rounds)) for form, whole in wholes.items()),
         tuple(_predict(bench, form, dense, kinds) for form in others),
     )

@@ -30,6 +30,7 @@ class Facts:
         preprocessing: input_size, mean, std, interpolation, crop_pct, ...
         run: whatever else the run says of itself (data, accuracy, seed), copied as it is.
         structure: which parts of the timm model are left, where some were removed.
+        token_merging: how many tokens go in a block, where they are merged.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Facts:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     structure: Mapping[str, Any] | None = None
+    token_merging: Mapping[str, int] | None = None
 
 
 def make_card(
@@ -50,7 +52,8 @@ def make_card(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "ovit_deploy": version("ovit-deploy"),
         "model": {"name": facts.name, "kwargs": dict(facts.kwargs)}
-        | ({"structure": facts.structure} if facts.structure else {}),
+        | ({"structure": facts.structure} if facts.structure else {})
+        | ({"token_merging": facts.token_merging} if facts.token_merging else {}),
         "input": {"name": INPUT, "shape": list(images.shape[1:]), "batch": batch, "dtype": "float32"},
         "output": {"name": OUTPUT, "shape": list(checked.logits.shape[1:]), "batch": batch, "dtype": "float32"},
         "classes": list(facts.classes),

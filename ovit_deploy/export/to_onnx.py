@@ -43,7 +43,9 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def _use_plain_attention(model: nn.Module) -> None:
-    """timm's blocks hold both forms of attention and a flag that chooses one."""
+    """timm's blocks hold both forms of attention and a flag that chooses one; transformers' networks are told."""
+    if hasattr(model, "set_attn_implementation"):
+        model.set_attn_implementation("eager")  # type: ignore[operator]
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False  # pyrefly: ignore[bad-argument-type]

@@ -37,6 +37,7 @@ from ovit_deploy.recipe.timeline import (
     Freeze,
     HoldZeros,
     LogSparsity,
+    MergeTokens,
     Prune,
     Quantize,
     Regrow,
@@ -47,7 +48,7 @@ from ovit_deploy.recipe.timeline import (
     WeightDecay,
 )
 from ovit_deploy.selectors import prunable
-from ovit_deploy.structure import Structure
+from ovit_deploy.structure import Structure, blocks_of, merge_tokens
 
 
 class Calibrate(Protocol):
@@ -97,6 +98,8 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             _prune(action, state, epoch)
         case Thin():
             state.prunings.append(thin(action, state, epoch))
+        case MergeTokens():
+            _merge_tokens(action, state, epoch)
         case Score():
             dynamic.start_scores(action, state)
         case Densify():
@@ -135,10 +138,15 @@ def _quantize(action: Quantize, state: State, epoch: float) -> None:
         calibrate(state.model, state.calibration(64 * modifier.num_calibration_steps).batches())
 
 
+def _merge_tokens(action: MergeTokens, state: State, epoch: float) -> None:
+    merge_tokens(state.model, action.modifier.per_block(list(blocks_of(state.model))))
+    state.report(f"epoch {epoch:g}: merge {action.modifier.describe()}")
+
+
 def redo(action: Action, state: State) -> None:
     """What a checkpoint cannot hold of an action that was carried out before it: objects, but no tensors."""
     match action:
-        case Distill() | Freeze():
+        case Distill() | Freeze() | MergeTokens():
             carry_out(action, state, 0.0)
         case Quantize():
             insert(state.model, action.modifier.quantization)

@@ -1,41 +1,13 @@
-"""Top-1 accuracy with its 95 % interval."""
+"""Top-1 accuracy and loss of a model in PyTorch."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ovit_deploy.accuracy import Accuracy
 from ovit_deploy.pruning.ranks import ALONE, Ranks
-
-_Z95 = 1.959964
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How many of ``total`` images were told right."""
-
-    correct: int
-    total: int
-
-    @property
-    def top1(self) -> float:
-        """The fraction that is right."""
-        return self.correct / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `top1` (Wilson, 1927)."""
-        n, p = self.total, self.top1
-        centre = (p + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
-        half = _Z95 / (1 + _Z95**2 / n) * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n * n))
-        return centre - half, centre + half
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"top1": self.top1, "interval95": self.interval, "correct": self.correct, "images": self.total}
 
 
 @dataclass(frozen=True)

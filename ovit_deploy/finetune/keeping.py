@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ovit_deploy.accuracy import Accuracy
 from ovit_deploy.errors import InterruptedRunError, RunError
 from ovit_deploy.finetune import generations
-from ovit_deploy.finetune.evaluate import Accuracy, Evaluation
+from ovit_deploy.finetune.evaluate import Evaluation
 from ovit_deploy.finetune.standing import Standing
 from ovit_deploy.finetune.tracking import Tracker
 from ovit_deploy.finetune.tree import Tree

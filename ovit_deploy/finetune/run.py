@@ -40,7 +40,7 @@ from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.recipe.structured import StructuredModifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Action, Distill, Prune
-from ovit_deploy.structure import Structure
+from ovit_deploy.structure import Structure, merging_of
 from ovit_deploy.working_folder import RESUME
 
 MOST_AT_ONCE = 64  # calibration images
@@ -182,6 +182,7 @@ def run(
         facts |= {"damaged_images": len(quarantine.found)} if quarantine.found else {}
         if ranks.is_first:
             spec = replace(choice.spec, quantization=facts["quantization"], structure=facts["structure"])
+            spec = replace(spec, token_merging=facts["token_merging"])
             _save(folder, state, spec, recipe, facts)
     return Finished(runs / name, facts)
 
@@ -277,6 +278,7 @@ def _facts(
         "prunings": state.prunings,
         "quantization": state.quantization.model_dump(mode="json") if state.quantization else choice.spec.quantization,
         "structure": state.structure.as_dict() if state.structure else None,
+        "token_merging": merging_of(state.model),
         "versions": versions(),
         "machine": {
             "processor": platform.processor() or platform.machine(),

@@ -17,12 +17,13 @@ from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.pruning import Calibration, depth, head_width
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.structured import Budget, Removal, Settings
-from ovit_deploy.recipe.structured import Kind, StructuredModifier
+from ovit_deploy.recipe.structured import Latency, StructuredModifier
 from ovit_deploy.recipe.timeline import Thin
 from ovit_deploy.structure import (
-    Costs,
     Cut,
+    Prices,
     Structure,
+    Times,
     counting,
     cut,
     macs,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ovit_deploy.finetune.actions import State
 
 Cuts = Mapping[str, Cut | None]
+_NS = 1_000_000  # in a millisecond
 
 
 def thin(action: Thin, state: "State", epoch: float) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def thin(action: Thin, state: "State", epoch: float) -> dict[str, Any]:
     """
     modifier, started = action.modifier, time.perf_counter()
     state.report(f"epoch {epoch:g}: remove {modifier.describe(action.sparsity)}")
-    costs, structure = costs_of(state.model, modifier.kind), structure_of(state.model)
+    costs, structure = prices_of(state.model, modifier), structure_of(state.model)
     now = costs.of(structure)
     first = state.first_costs.setdefault(action.place, now)
     calibration = state.calibration(modifier.num_images) if modifier.num_images else None
@@ -82,9 +84,12 @@ def choose(model: nn.Module, modifier: StructuredModifier, budget: Budget, calib
     return head_width.choose(model, parts, settings, budget, calibration)
 
 
-def costs_of(model: nn.Module, kind: Kind) -> Costs:
+def prices_of(model: nn.Module, modifier: StructuredModifier) -> Prices:
     """Prices by which a modifier counts."""
-    match kind:
+    match modifier.kind:
+        case "latency":
+            assert modifier.latency is not None
+            return times_of(modifier.latency)
         case "flops":
             return macs(model)
         case "parameters":
@@ -95,6 +100,17 @@ def costs_of(model: nn.Module, kind: Kind) -> Costs:
             return counting(parameters(model), neuron=1)
         case "blocks":
             return counting(parameters(model), block=1)
+
+
+def times_of(latency: Latency) -> Times:
+    """Measured milliseconds as whole nanoseconds."""
+
+    def curve(ms: Mapping[int, float]) -> dict[int, int]:
+        return {count: round(_NS * one) for count, one in ms.items()}
+
+    return Times(
+        curve(latency.heads_ms), curve(latency.width_ms), round(_NS * latency.block_ms), round(_NS * latency.rest_ms)
+    )
 
 
 def apply(removal: Removal, state: "State") -> None:

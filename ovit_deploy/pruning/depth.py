@@ -72,8 +72,9 @@ def _removal(
 ) -> Removal:
     """Follow the curve to the budget; with a Fisher matrix, the gates that stay compensate."""
     prices, sizes = budget.prices, {block.number: block for block in structure_of(model).blocks}
-    costs = [prices.block[n] + prices.head * sizes[n].heads + prices.neuron * sizes[n].width for n in numbers]
-    num_steps = spend({"blocks": Offer(curve, costs)}, cost=budget.cost, budget=budget.budget)["blocks"]
+    costs = [prices.whole_block(sizes[number]) for number in numbers]
+    offer = Offer(curve, [sum(costs[group] for group in step) for step in curve.steps])
+    num_steps = spend({"blocks": offer}, cost=budget.cost, budget=budget.budget)["blocks"]
     stays = [number not in curve.groups(num_steps) for number in range(len(numbers))]
     whole, left = everything(model), [number for number, stay in zip(numbers, stays, strict=True) if stay]
     kept = Kept({n: whole.heads[n] for n in left}, {n: whole.neurons[n] for n in left})

@@ -2,24 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
+from math import inf
 
 from ovit_deploy.errors import PruningError
-from ovit_deploy.kernels.hull import hull_slopes
 from ovit_deploy.pruning.group_obs import Curve
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A curve, and what each of its groups costs, in their order."""
+    """A curve, and what each of its steps saves, in their order; nothing where an engine gains nothing by it."""
 
     curve: Curve
-    costs: Sequence[int]
+    saved: Sequence[int]
 
-    def saved(self, step: int) -> int:
-        """By one step."""
-        return sum(self.costs[group] for group in self.curve.steps[step])
+    def __post_init__(self) -> None:
+        assert len(self.saved) == len(self.curve.steps) and min(self.saved, default=0) >= 0
 
 
 def spend(offers: Mapping[str, Offer], *, cost: int, budget: int) -> dict[str, int]:
@@ -40,7 +37,7 @@ def spend(offers: Mapping[str, Offer], *, cost: int, budget: int) -> dict[str, i
     for _, number, step in _by_slope(offers):
         if cost <= budget:
             break
-        order.append((names[number], offers[names[number]].saved(step)))
+        order.append((names[number], offers[names[number]].saved[step]))
         taken[names[number]] += 1
         cost -= order[-1][1]
     if cost > budget:
@@ -64,9 +61,19 @@ def _by_slope(offers: Mapping[str, Offer]) -> list[tuple[float, int, int]]:
 
 
 def _slopes(offer: Offer) -> list[tuple[int, float]]:
-    """The loss of each step for each unit of cost that it saves, never falling along the curve."""
-    steps = [(step, offer.saved(step)) for step in range(len(offer.curve.steps))]
-    if not steps:
-        return []
-    prices = [[loss / saved for loss, (_, saved) in zip(offer.curve.losses, steps, strict=True)]]
-    return list(enumerate(hull_slopes(torch.tensor(prices, dtype=torch.float64))[0].tolist()))
+    """The loss of each step for each unit of cost that it saves, never falling along the curve.
+
+    Steps are pooled with those before them until it is so: the slopes of the lower convex hull of loss over cost.
+    """
+    pools: list[tuple[float, int, int]] = []  # loss, saved, steps
+    for loss, saved in zip(offer.curve.losses, offer.saved, strict=True):
+        pool = (loss, saved, 1)
+        while pools and _slope(*pools[-1][:2]) > _slope(*pool[:2]):
+            before = pools.pop()
+            pool = (before[0] + pool[0], before[1] + pool[1], before[2] + pool[2])
+        pools.append(pool)
+    return list(enumerate(_slope(loss, saved) for loss, saved, count in pools for _ in range(count)))
+
+
+def _slope(loss: float, saved: int) -> float:
+    return loss / saved if saved else inf

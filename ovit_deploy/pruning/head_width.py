@@ -6,6 +6,8 @@ columns that stay, and the bias, make up for those that go.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from operator import sub
 from typing import Literal
 
 import torch
@@ -17,7 +19,7 @@ from ovit_deploy.pruning.group_budget import Offer, spend
 from ovit_deploy.pruning.group_obs import Curve, compensated, damped, eliminate_groups
 from ovit_deploy.pruning.method import Calibration
 from ovit_deploy.pruning.structured import Budget, Removal, Settings, layer_of, new_values
-from ovit_deploy.structure import Kept, blocks_of, everything
+from ovit_deploy.structure import Kept, Prices, blocks_of, everything
 
 Part = Literal["heads", "neurons"]
 
@@ -66,11 +68,7 @@ def choose(
             raise PruningError(f"saliency {settings.saliency} needs calibration images", "give some")
         told = consumers_of(model, {layer.name: layer.group for layer in layers}, calibration, settings.num_grads)
     consumers = told.consumers if told else {}
-    prices = {"heads": budget.prices.head, "neurons": budget.prices.neuron}
-    offers = {
-        layer.name: Offer(_curve(model, layer, settings, consumers), [prices[layer.part]] * layer.num_groups)
-        for layer in layers
-    }
+    offers = {layer.name: _offer(_curve(model, layer, settings, consumers), layer, budget.prices) for layer in layers}
     taken = spend(offers, cost=budget.cost, budget=budget.budget)
     gone = {(layer.part, layer.number): offers[layer.name].curve.groups(taken[layer.name]) for layer in layers}
     details = {"calibration_loss": told.loss, "num_grads": told.num_grads} if told else {}
@@ -83,6 +81,12 @@ def choose(
             weights |= _refitted(model, layer, consumers[layer.name], gone[layer.part, layer.number], settings.damp)
     predicted = sum(sum(offers[name].curve.losses[:steps]) for name, steps in taken.items())
     return Removal(kept, weights, predicted, details)
+
+
+def _offer(curve: Curve, layer: _Layer, prices: Prices) -> Offer:
+    price = {"heads": prices.heads, "neurons": prices.neurons}[layer.part]
+    left = accumulate((len(step) for step in curve.steps), sub, initial=layer.num_groups)
+    return Offer(curve, [price(before) - price(after) for before, after in pairwise(left)])
 
 
 def _layers(model: nn.Module, part: Part) -> list[_Layer]:

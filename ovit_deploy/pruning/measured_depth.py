@@ -26,7 +26,7 @@ def choose(model: nn.Module, settings: Settings, budget: Budget, calibration: Ca
         PruningError: the floor keeps more than the budget, or calibration has too few images.
     """
     prices, sizes = budget.prices, {block.number: block for block in structure_of(model).blocks}
-    costs = {n: prices.block[n] + prices.head * b.heads + prices.neuron * b.width for n, b in sizes.items()}
+    costs = {number: prices.whole_block(block) for number, block in sizes.items()}
     batches = [(images, labels) for _, images, labels in share(calibration, settings.num_grads, {})]
     before = loss = _loss(model, batches, set(), calibration, settings.num_grads)
     gone: set[int] = set()

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ovit_deploy.structure import Costs, Kept
+from ovit_deploy.structure import Kept, Prices
 
 Part = Literal["heads", "neurons", "blocks"]
 Saliency = Literal["obs", "taylor", "magnitude", "loss"]
@@ -48,7 +48,7 @@ class Settings:
 class Budget:
     """By which ``prices`` the model has which ``cost`` now, and what may stay of it."""
 
-    prices: Costs
+    prices: Prices
     cost: int
     budget: int
 

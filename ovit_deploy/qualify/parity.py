@@ -36,10 +36,10 @@ PROFILES: dict[Precision, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """How near an engine comes to PyTorch, and what it does not run, or not fast."""
+    """How near an engine comes to PyTorch, and the fraction of operators that it runs outside of its fast runtime."""
 
     parity: dict[str, float]
-    unsupported: str = ""
+    slow: float = 0.0
 
 
 def profiles_of(engines: Sequence[str], precision: Precision) -> dict[str, list[str]]:
@@ -68,9 +68,8 @@ def with_pytorch(engine: str, precision: Precision, report: ExportReport, images
         raise EngineError(f"{engine}: logits differ from PyTorch's by {found.max_abs_difference:.2g}")
     if precision == "int8" and not found.cosine >= MIN_COSINE:
         raise EngineError(f"{engine}: logits and PyTorch's have a cosine of {found.cosine:.4f}")
-    share = about.get("supported_operators", 1.0)
-    slow = f"{1 - share:.0%} of the operators run outside of its fast runtime" if share < 1 else ""
-    return Found({"max_abs_difference": found.max_abs_difference, "cosine": found.cosine}, slow)
+    near = {"max_abs_difference": found.max_abs_difference, "cosine": found.cosine}
+    return Found(near, slow=1 - about.get("supported_operators", 1.0))
 
 
 def _pytorch(report: ExportReport) -> Tensor:

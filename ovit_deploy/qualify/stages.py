@@ -23,7 +23,7 @@ from ovit_deploy import catalog, checkpoint, families, hub, models
 from ovit_deploy.checkpoint import ModelSpec, Run
 from ovit_deploy.data import ImageData, Preprocessing, calibration_batches, sample_images
 from ovit_deploy.engines.environments import cpu_flags
-from ovit_deploy.errors import ModelError, OvitError
+from ovit_deploy.errors import EngineError, ModelError, OvitError
 from ovit_deploy.export import deployment
 from ovit_deploy.export.card import Facts
 from ovit_deploy.export.deployment import ExportReport
@@ -31,7 +31,7 @@ from ovit_deploy.export.post_training import quantized
 from ovit_deploy.export.profile import load_profile
 from ovit_deploy.finetune.run import run
 from ovit_deploy.models import Choice
-from ovit_deploy.qualify import parity
+from ovit_deploy.qualify import limits, parity
 from ovit_deploy.qualify.images import NUM_CLASSES, made_up
 from ovit_deploy.qualify.task import PRECISIONS, Precision, Row, Settings
 from ovit_deploy.recipe import Recipe, load_recipe
@@ -161,13 +161,25 @@ def deploy(row: Row, subject: Subject, pruned: Run, precision: Precision) -> Non
             report = export(model, images, pruned, profile, subject.folder / profile)
             for engine in engines:
                 with telling(row, f"{engine} {precision}"):
-                    found = parity.with_pytorch(engine, precision, report, images)
-                    row.parity[f"{engine} {precision}"] = found.parity
-                    row.unsupported |= {f"{engine} {precision}": found.unsupported} if found.unsupported else {}
+                    answer(row, engine, precision, report, images)
             if subject.settings.timing:
                 with telling(row, f"time {precision}"):
                     gains = parity.speed_ups(engines, report, subject.folder / f"{profile}_timing")
                     row.speed_up |= {f"{engine} {precision}": gain for engine, gain in gains.items()}
+
+
+def answer(row: Row, engine: str, precision: Precision, report: ExportReport, images: Tensor) -> None:
+    """An engine's logits beside PyTorch's, or its refusal where that is known."""
+    where = f"{engine} {precision}"
+    try:
+        found = parity.with_pytorch(engine, precision, report, images)
+    except EngineError as error:
+        if (limit := limits.known(engine, error.message)) is None:
+            raise
+        row.refused[where] = limit
+        return
+    row.parity[where] = found.parity
+    row.slow |= {where: found.slow} if found.slow else {}
 
 
 def rounded(model: nn.Module, data: ImageData, preprocessing: Preprocessing, images: Tensor, bits: int) -> nn.Module:

@@ -1,5 +1,7 @@
 """Rows of a qualification as cells of a table, for the terminal and for bench/README.md."""
 
+from textwrap import shorten
+
 from ovit_deploy.qualify.task import PRECISIONS, Precision, Row
 
 COLUMNS = ("model", "family", "input", "M weights", "prunable", "zeros", "FP32 off by", "INT8 cosine", "remarks")
@@ -45,12 +47,19 @@ def _parity(row: Row, precision: Precision) -> str:
 
 
 def remarks(row: Row) -> list[str]:
-    """What went wrong, what is not supported, and what was gained."""
+    """What went wrong, what an engine does not run or not fast, and what was gained."""
     return [
-        *(f"{stage}: {reason}" for stage, reason in row.failures.items()),
-        *(f"{where}: {what}" for where, what in row.unsupported.items()),
-        *(f"{where}: {gain['factor']:.2f}x" for where, gain in row.speed_up.items()),
+        *(f"{_short(stage)}: {shorten(reason, 160)}" for stage, reason in row.failures.items()),
+        *(f"{_short(where)}: {what}" for where, what in row.refused.items()),
+        *(f"{_short(where)}: {part:.0%} of operators slow" for where, part in row.slow.items()),
+        *(f"{_short(where)}: {gain['factor']:.2f}x" for where, gain in row.speed_up.items()),
     ]
+
+
+def _short(where: str) -> str:
+    """``deepsparse int8`` as ``ds INT8``; other stages as they are."""
+    engine, _, precision = where.partition(" ")
+    return f"{SHORT[engine]} {precision.upper()}" if engine in SHORT else where
 
 
 def summary(rows: list[Row]) -> str:

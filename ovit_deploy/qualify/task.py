@@ -56,7 +56,8 @@ class Row:
         sparsity: Fraction of zeros in those.
         weight_bits: Of weights in INT8.
         parity: By ``engine precision``: how near its logits are to PyTorch's.
-        unsupported: By ``engine precision``: operators that the engine does not run, or not in its fast runtime.
+        refused: By ``engine precision``: what the engine is known not to run, see limits.py.
+        slow: By ``engine precision``: fraction of the operators that the engine runs outside of its fast runtime.
         speed_up: By engine: the factor over the dense twin, where it was asked.
         seconds: Of everything.
         peak_bytes: Most resident memory of the process.
@@ -72,7 +73,8 @@ class Row:
     sparsity: float | None = None
     weight_bits: int | None = None
     parity: dict[str, dict[str, float]] = field(default_factory=dict)
-    unsupported: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    slow: dict[str, float] = field(default_factory=dict)
     speed_up: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float | None = None
     peak_bytes: int | None = None
@@ -80,7 +82,7 @@ class Row:
 
     @property
     def qualifies(self) -> bool:
-        """Whether nothing went wrong."""
+        """Whether all engines gave PyTorch's logits, but for refusals that are known; those are of DeepSparse only."""
         return not self.failures
 
     def as_dict(self) -> dict[str, Any]:

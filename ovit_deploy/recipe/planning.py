@@ -14,6 +14,7 @@ from ovit_deploy.recipe.timeline import (
     Freeze,
     HoldZeros,
     LogSparsity,
+    MergeTokens,
     Prune,
     Quantize,
     Regrow,
@@ -112,6 +113,8 @@ class _Teller:
                 return self.event(epoch, "prune", what, place=place, sparsity=sparsity)
             case Thin(modifier=modifier, sparsity=sparsity, place=place):
                 return self.event(epoch, "remove", modifier.describe(sparsity), place=place)
+            case MergeTokens(modifier=modifier):
+                return self.event(epoch, "merge", modifier.describe())
             case Score(place=place):
                 return self.event(epoch, "score", "how training moves the weights", place=place)
             case Densify(modifier=modifier, place=place):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from ovit_deploy.recipe.augmentation import Augmentation, NamedAugmentation
 from ovit_deploy.recipe.declaration import Compat, Declaration, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
+from ovit_deploy.recipe.merging import TokenMergingModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
@@ -126,6 +127,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         WidthPruningModifier,
         HeadWidthPruningModifier,
         DepthPruningModifier,
+        TokenMergingModifier,
     )
 }
 

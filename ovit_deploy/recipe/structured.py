@@ -1,16 +1,35 @@
 """Modifiers that remove parts of a vision transformer for good: heads, neurons of MLPs, blocks. No zeros are left."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ovit_deploy.recipe.declaration import Modifier
+from ovit_deploy.recipe.declaration import Declaration, Modifier
 from ovit_deploy.recipe.schedule import Interpolation, interpolate, update_epochs
 from ovit_deploy.recipe.sparsifier import Fraction
 
 Part = Literal["heads", "neurons", "blocks"]
-Kind = Literal["heads", "neurons", "blocks", "flops", "parameters"]
+Kind = Literal["heads", "neurons", "blocks", "flops", "parameters", "latency"]
 Saliency = Literal["obs", "taylor", "magnitude", "loss"]
+
+
+Milliseconds = Annotated[float, Field(ge=0)]
+
+
+class Latency(Declaration):
+    """What parts take on an engine, as ``prune --target-latency`` measures it and writes it into the run's recipe.
+
+    A network takes ``rest_ms``, and each of its blocks ``block_ms`` with what its heads and its width take; between
+    the counts that were measured, lines are straight.
+    """
+
+    engine: str
+    batch_size: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    heads_ms: dict[int, Milliseconds] = Field(min_length=1)
+    width_ms: dict[int, Milliseconds] = Field(min_length=1)
+    block_ms: Milliseconds
+    rest_ms: Milliseconds
 
 
 class StructuredModifier(Modifier):
@@ -34,6 +53,7 @@ class StructuredModifier(Modifier):
     )
     num_grads: int = Field(1024, ge=1, description="training images whose gradients decide; magnitude takes none")
     damp: float = Field(1e-2, gt=0, description="of obs, relative to the mean diagonal")
+    latency: Latency | None = Field(None, description="of budget latency: measured by prune --target-latency")
 
     @property
     def kind(self) -> Kind:
@@ -72,6 +92,14 @@ class StructuredModifier(Modifier):
         return self
 
     @model_validator(mode="after")
+    def _has_prices(self) -> "StructuredModifier":
+        if self.kind == "latency" and self.latency is None:
+            raise ValueError("budget latency needs what parts take: prune --target-latency measures it and sets both")
+        if self.kind != "latency" and self.latency is not None:
+            raise ValueError(f"latency is given, but budget {self.kind} does not count it: set budget: latency")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_scored(self) -> "StructuredModifier":
         if self.saliency == "loss" and self.parts != ("blocks",):
             raise ValueError("saliency loss is measured of blocks only: use obs, taylor or magnitude")
@@ -83,7 +111,7 @@ class HeadPruningModifier(StructuredModifier):
 
     parts: ClassVar[tuple[Part, ...]] = ("heads",)
 
-    budget: Literal["heads", "flops", "parameters"] = "heads"
+    budget: Literal["heads", "flops", "parameters", "latency"] = "heads"
     min_heads: int = Field(1, ge=1, description="that each block keeps")
 
 
@@ -92,7 +120,7 @@ class WidthPruningModifier(StructuredModifier):
 
     parts: ClassVar[tuple[Part, ...]] = ("neurons",)
 
-    budget: Literal["neurons", "flops", "parameters"] = "neurons"
+    budget: Literal["neurons", "flops", "parameters", "latency"] = "neurons"
     multiple_of: int = Field(32, ge=1, description="widths that are cut become multiples, as engines like them")
     min_width: int = Field(32, ge=1, description="that each block keeps")
 
@@ -102,7 +130,7 @@ class HeadWidthPruningModifier(StructuredModifier):
 
     parts: ClassVar[tuple[Part, ...]] = ("heads", "neurons")
 
-    budget: Literal["flops", "parameters"] = "flops"
+    budget: Literal["flops", "parameters", "latency"] = "flops"
     min_heads: int = Field(1, ge=1, description="that each block keeps")
     multiple_of: int = Field(32, ge=1, description="widths that are cut become multiples, as engines like them")
     min_width: int = Field(32, ge=1, description="that each block keeps")
@@ -116,5 +144,5 @@ class DepthPruningModifier(StructuredModifier):
     saliency: Saliency = Field(
         "loss", description="loss: of the images without a block, measured; the others as for heads and widths"
     )
-    budget: Literal["blocks", "flops", "parameters"] = "blocks"
+    budget: Literal["blocks", "flops", "parameters", "latency"] = "blocks"
     min_blocks: int = Field(1, ge=1, description="that the network keeps")

@@ -8,6 +8,7 @@ from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe import sparseml
 from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
+from ovit_deploy.recipe.merging import TokenMergingModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
     DistillationModifier,
@@ -26,7 +27,13 @@ from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.recipe.structured import StructuredModifier
 
 _ROUNDING = 1e-9
-_OTHER_STEPS = (ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier, StructuredModifier)
+_OTHER_STEPS = (
+    ACDCPruningModifier,
+    MovementPruningModifier,
+    RigLPruningModifier,
+    StructuredModifier,
+    TokenMergingModifier,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,13 @@ class Thin:
     modifier: StructuredModifier
     sparsity: float
     place: str
+
+
+@dataclass(frozen=True)
+class MergeTokens:
+    """Merge tokens in each block from here on."""
+
+    modifier: TokenMergingModifier
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,7 @@ class Freeze:
 Action = (
     Prune
     | Thin
+    | MergeTokens
     | Score
     | Densify
     | Regrow
@@ -270,7 +285,7 @@ def _check_removals(dated: list[Dated]) -> None:
 
 def _rank(action: Action) -> int:
     """Which comes first at one epoch."""
-    last = (Thin, Prune, Quantize, Freeze)
+    last = (Thin, MergeTokens, Prune, Quantize, Freeze)
     return last.index(type(action)) + 1 if isinstance(action, last) else 0
 
 
@@ -281,6 +296,8 @@ def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
             return [*scored, *(Dated(epoch, _prune(modifier, place, grown)) for epoch, grown in _prunings(modifier))]
         case StructuredModifier():
             return [Dated(epoch, Thin(modifier, sparsity, place)) for epoch, sparsity in modifier.dates]
+        case TokenMergingModifier():
+            return [Dated(modifier.start, MergeTokens(modifier))]
         case ACDCPruningModifier():
             return _turns(modifier, place)
         case RigLPruningModifier():

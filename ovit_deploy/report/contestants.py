@@ -100,7 +100,7 @@ def accuracy_of(row: dict[str, Any], run: Gathered) -> Accuracy | None:
     """
     measured = row.get("accuracy")
     if isinstance(measured, dict) and "top1" in measured and "interval95" in measured:
-        return _accuracy(measured, "this file on this engine")
+        return _accuracy(measured, f"this file on this engine{_compared(measured)}")
     quantized = bool(run.facts.get("quantization"))
     if run.card and "post_training" in run.card.get("run", {}):
         return None
@@ -109,6 +109,14 @@ def accuracy_of(row: dict[str, Any], run: Gathered) -> Accuracy | None:
         return _accuracy(dense, "the dense model in PyTorch") if dense and not quantized else None
     final = run.facts.get("final")
     return _accuracy(final, "the run's model in PyTorch") if final else None
+
+
+def _compared(measured: dict[str, Any]) -> str:
+    """How it differs from the baseline's answers to the same images, where it was compared."""
+    if measured.get("p_value") is None:
+        return ""
+    only = f"{measured['only_here']} images right only here, {measured['only_baseline']} only there"
+    return f"; against {measured['baseline']}: {only}, McNemar p {measured['p_value']:.2g}"
 
 
 def _accuracy(facts: dict[str, Any], of: str) -> Accuracy:

@@ -8,7 +8,7 @@ from ovit_deploy.report.blocks import Block, Table, Text
 from ovit_deploy.report.contestants import case
 from ovit_deploy.report.gather import Gathered, Report
 
-_TOLD = ("about", "evidence")  # keys of a benchmark's row: the engine of itself, and what was found out about the run
+_TOLD = ("about", "evidence")  # keys of a benchmark's row: the engine of itself, and what its profiler told
 
 
 def evidence(report: Report) -> Iterator[Block]:
@@ -27,6 +27,14 @@ def evidence(report: Report) -> Iterator[Block]:
         "off by: the largest difference of a logit from ONNX Runtime's on the same file and images; a dense twin has "
         "random weights, its logits are not compared."
     )
+    profiled = [(run, row) for run, row in rows if row.get("evidence")]
+    if profiled:
+        columns = ("run", "case", "engine", "weights", "pruned layers ms", "rest ms", "share", "at most", "kernels")
+        yield Table(columns, [_split(run, row) for run, row in profiled], title="where the time goes")
+        yield Text(
+            "By the profiler of each engine: layers with pruned weights (and what is fused into them), and the rest. "
+            "At most: how many times as fast the model would be if the pruned layers cost nothing (Amdahl)."
+        )
     for run, row in rows:
         told = {key: row[key] for key in _TOLD if key in row}
         for name, records in flatten.records(told):
@@ -50,9 +58,47 @@ def _file(run: Gathered, card: Mapping[str, Any]) -> list[str]:
 def _engine(run: Gathered, row: Mapping[str, Any]) -> list[str]:
     agreement = row.get("agreement")
     off = f"{agreement['max_abs_difference']:.1g}" if agreement else "-"
-    told = [pair for key in _TOLD for pair in flatten.pairs(row.get(key) or {})]
+    told = flatten.pairs(row.get("about") or {})
     words = "; ".join(f"{name}: {value}" for name, value in told)
     return [run.letter, case(dict(row)), row["engine"], row["weights"], off, words or row.get("error") or "-"]
+
+
+def _split(run: Gathered, row: Mapping[str, Any]) -> list[str]:
+    found, who = row["evidence"], [run.letter, case(dict(row)), row["engine"], row["weights"]]
+    pruned_ms, rest_ms = found.get("pruned_ms", 0.0), found.get("rest_ms", 0.0)
+    if found.get("error") or not pruned_ms + rest_ms:
+        return [*who, "-", "-", "-", "-", found.get("error") or "no layers"]
+    kernels = ", ".join(f"{count} {name}" for name, count in found.get("kernels", {}).items())
+    most = f"{(pruned_ms + rest_ms) / rest_ms:.2f}x" if rest_ms else "-"
+    share = f"{pruned_ms / (pruned_ms + rest_ms):.0%}"
+    return [*who, f"{pruned_ms:.3g}", f"{rest_ms:.3g}", share, most, kernels or "-"]
+
+
+def noise(report: Report) -> Iterator[Block]:
+    """How quiet the machine was while each benchmark ran."""
+    found = [(run, bench["noise"]) for run in report.runs for bench in run.benches if bench.get("noise")]
+    if not found:
+        yield Text("Nobody looked how quiet the machine was.")
+        return
+    columns = ("run", *_DISTURBED.values(), "too noisy")
+    rows = [
+        [run.letter, *(_percent(told.get(key)) for key in _DISTURBED), "; ".join(told.get("reasons") or ()) or "no"]
+        for run, told in found
+    ]
+    yield Table(columns, rows, title="how quiet the machine was")
+
+
+_DISTURBED = {
+    "busy": "cores busy before",
+    "waited": "waiting for a core",
+    "stolen": "stolen",
+    "throttled": "throttled",
+    "clock_spread": "clock changed",
+}
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{fraction:.0%}"
 
 
 def environment(report: Report) -> Iterator[Block]:

@@ -8,7 +8,7 @@ from ovit_deploy.recipe import Recipe, picture, planning
 from ovit_deploy.report import commands, plots
 from ovit_deploy.report.accuracy import accuracy_against_latency, percents
 from ovit_deploy.report.blocks import Block, Cell, Code, Picture, Remark, Section, Table, Text
-from ovit_deploy.report.evidence import environment, evidence
+from ovit_deploy.report.evidence import environment, evidence, noise
 from ovit_deploy.report.gather import Gathered, Report
 
 NONE = "-"
@@ -23,7 +23,7 @@ def sections(report: Report) -> list[Section]:
         Section("Schedule", list(_schedules(report))),
         Section("Prunings", list(_prunings(report))),
         Section("Evidence", list(evidence(report))),
-        Section("Environment", list(environment(report))),
+        Section("Environment", [*environment(report), *noise(report)]),
         Section("Reproduce", list(_reproduce(report))),
     ]
 

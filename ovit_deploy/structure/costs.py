@@ -1,4 +1,6 @@
-"""What a structure costs: parameters, or multiply-accumulates for one image. Both are linear in heads and neurons.
+"""What a structure costs: parameters or multiply-accumulates for one image, or a time that was measured.
+
+The first two are linear in heads and neurons; a time is a curve of each (`Times`).
 
 A head of dimension d costs 4 N D d + 2 N^2 d multiply-accumulates at N tokens of D numbers (Q, K, V and the projection;
 Q K^T and attention times V), a neuron 2 N D. Norms, softmax, activations and additions are not counted, as is usual.
@@ -7,13 +9,36 @@ Q K^T and attention times V), a neuron 2 N D. Norms, softmax, activations and ad
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import accumulate
+from typing import Any, Protocol
 
+import numpy as np
 from torch import nn
 
 from ovit_deploy.errors import ModelError
-from ovit_deploy.structure.sizes import Structure
+from ovit_deploy.structure.merging import merging_of
+from ovit_deploy.structure.sizes import BlockSizes, Structure
 from ovit_deploy.structure.vit import blocks_of
+
+
+class Prices(Protocol):
+    """What parts of a network cost, in whole units; more of a part never costs less."""
+
+    def heads(self, count: int) -> int:
+        """So many heads in a block."""
+        ...
+
+    def neurons(self, count: int) -> int:
+        """So many neurons in a block."""
+        ...
+
+    def whole_block(self, sizes: BlockSizes) -> int:
+        """A block with all that is in it."""
+        ...
+
+    def of(self, structure: Structure) -> int:
+        """A whole network."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,11 +50,59 @@ class Costs:
     block: Mapping[int, int]
     rest: int
 
+    def heads(self, count: int) -> int:
+        """Of so many heads in a block."""
+        return self.head * count
+
+    def neurons(self, count: int) -> int:
+        """Of so many neurons in a block."""
+        return self.neuron * count
+
+    def whole_block(self, sizes: BlockSizes) -> int:
+        """Of a block with all that is in it."""
+        return self.block[sizes.number] + self.heads(sizes.heads) + self.neurons(sizes.width)
+
     def of(self, structure: Structure) -> int:
         """Of a whole network."""
-        return self.rest + sum(
-            self.block[sizes.number] + self.head * sizes.heads + self.neuron * sizes.width for sizes in structure.blocks
-        )
+        return self.rest + sum(map(self.whole_block, structure.blocks))
+
+
+@dataclass(frozen=True)
+class Times:
+    """Measured times of parts in ns, straight between the counts that were measured; a curve never falls.
+
+    Args:
+        by_heads: What attention takes, by its heads.
+        by_width: What an MLP takes, by its neurons.
+        block: What a block takes besides, such as its norms.
+        rest: What is outside the blocks.
+    """
+
+    by_heads: Mapping[int, int]
+    by_width: Mapping[int, int]
+    block: int
+    rest: int
+
+    def heads(self, count: int) -> int:
+        """Of so many heads in a block."""
+        return _between(self.by_heads, count)
+
+    def neurons(self, count: int) -> int:
+        """Of so many neurons in a block."""
+        return _between(self.by_width, count)
+
+    def whole_block(self, sizes: BlockSizes) -> int:
+        """Of a block with all that is in it."""
+        return self.block + self.heads(sizes.heads) + self.neurons(sizes.width)
+
+    def of(self, structure: Structure) -> int:
+        """Of a whole network."""
+        return self.rest + sum(map(self.whole_block, structure.blocks))
+
+
+def _between(curve: Mapping[int, int], count: int) -> int:
+    counts = sorted(curve)
+    return round(float(np.interp(count, counts, list(accumulate((curve[one] for one in counts), max)))))
 
 
 def parameters(model: nn.Module) -> Costs:
@@ -49,10 +122,15 @@ def macs(model: Any) -> Costs:
     """Of a VisionTransformer for one image of its own size, in multiply-accumulates.
 
     Raises:
-        ModelError: its patches are not embedded by one convolution, or its tokens are pooled by attention.
+        ModelError: its tokens are merged, or pooled by attention, or its patches are not embedded by one convolution.
     """
     from timm.layers import PatchEmbed
 
+    if merging_of(model) is not None:
+        raise ModelError(
+            f"{type(model).__name__}: its tokens are merged, so that blocks differ in what a head costs",
+            "set budget: parameters in the recipe, or merge after the removal",
+        )
     blocks = blocks_of(model)
     embed = model.patch_embed
     if type(embed) is not PatchEmbed or embed.num_patches is None or model.attn_pool is not None:

@@ -155,3 +155,12 @@ def test_a_calibration_tells_its_verdicts(save, capsys: pytest.CaptureFixture[st
     assert run("--model", str(save()), "--iterations", "6", "--calibrate", "--runs", "2") == 0
     assert "would be found 19 times in 20" in capsys.readouterr().out
     assert len(json.loads(Path("calibration.json").read_text())["same"]) == 2
+
+
+def test_an_engines_own_tool_is_compared_and_written_with_the_model(save) -> None:
+    arguments = ("--duration", "0.1", "--own-tool", "--allow-noise", "--output", "own.json")
+    assert run("--model", str(save()), *arguments) == 0
+    told = json.loads(Path("own.json").read_text())
+    assert told["kind"] == "own_tool"
+    assert told["model"].endswith("model.onnx")
+    assert [one["error"] for one in told["comparisons"]] == [""]

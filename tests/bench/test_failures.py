@@ -58,14 +58,32 @@ def test_a_truncated_file_costs_its_row(subject: Subject) -> None:
     require_one_lost(rows, "not an ONNX model")
 
 
-def test_a_missing_library_is_an_error_that_names_the_remedy(tmp_path: Path) -> None:
+@pytest.fixture
+def bare(tmp_path: Path) -> environments.Environment:
     """A Python that has numpy and nothing else."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
     for name in ("numpy", "numpy.libs"):
         folder = Path(np.__file__).parents[1] / name
         if folder.exists():
-            (tmp_path / name).symlink_to(folder)
+            (packages / name).symlink_to(folder)
+    return environments.Environment((sys.executable, "-S"), {"PYTHONPATH": str(packages)})
+
+
+def test_a_missing_library_costs_its_row(
+    subject: Subject, bare: environments.Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = environments.prepare
+    monkeypatch.setattr(
+        environments, "prepare", lambda name, report: bare if name == "openvino" else prepared(name, report)
+    )
+    rows = measure_latency(subject, Settings(("openvino", "onnxruntime"), iterations=6, timeout_s=60))
+    for lost, other in zip(rows[:2], rows[2:], strict=True):
+        require_one_lost([lost, other], "openvino cannot be imported: No module named")
+
+
+def test_a_missing_library_is_an_error_that_names_the_remedy(tmp_path: Path, bare: environments.Environment) -> None:
     np.save(tmp_path / "images.npy", np.zeros((2, 3), np.float32))
-    bare = environments.Environment((sys.executable, "-S"), {"PYTHONPATH": str(tmp_path)})
     for engine, remedy in (("openvino", "ovit-deploy[openvino]"), ("onnxruntime", "pip install onnxruntime")):
         with EngineProcess(engine, bare, timeout_s=60) as process, pytest.raises(EngineError) as raised:
             process.load(tmp_path / "model.onnx", tmp_path / "images.npy", batch_size=2, threads=1)

@@ -57,3 +57,28 @@ def test_a_file_too_new_for_deepsparse_is_refused_before_it_runs(save) -> None:
     assert refused is not None
     assert refused.message == "deepsparse reads ONNX up to IR version 9, the file has 10"
     assert graph.refusal(model, "onnxruntime", ENGINES["onnxruntime"]) is None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "pixels", "group", "wrong"),
+    [(7, 4, 8, True), (7, 5, 8, False), (5, 4, 8, False), (7, 4, 1, False)],
+)
+def test_a_convolution_that_deepsparse_computes_wrong_is_refused(
+    kernel: int, pixels: int, group: int, wrong: bool
+) -> None:
+    value, channels = onnx.helper.make_tensor_value_info, max(group, 1)
+    weight = onnx.numpy_helper.from_array(np.ones((channels, 1, kernel, kernel), np.float32), "weight")
+    nodes = [
+        onnx.helper.make_node("Conv", ["images", "weight"], ["mixed"], group=group, pads=[kernel // 2] * 4),
+        onnx.helper.make_node("Relu", ["mixed"], ["logits"]),
+    ]
+    shape = [1, channels, pixels, pixels]
+    ends = [value("images", 1, shape)], [value("logits", 1, shape)]
+    made = onnx.helper.make_graph(nodes, "graph", *ends, [weight])
+    model = onnx.helper.make_model(made, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model = onnx.shape_inference.infer_shapes(model)
+    refused = graph.refusal(model, "deepsparse", ENGINES["deepsparse"])
+    assert (refused is not None) == wrong
+    if refused is not None:
+        assert refused.message == "deepsparse computes 7x7 depthwise convolutions of 4x4 pixels wrong"
+    assert graph.refusal(model, "openvino", ENGINES["openvino"]) is None

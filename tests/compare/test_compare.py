@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from ovit_deploy.accuracy import Accuracy
 from ovit_deploy.compare import methods as known
 from ovit_deploy.compare.cells import DENSE, Cell, Journal
 from ovit_deploy.compare.methods import DEFAULT, METHODS
@@ -13,7 +14,7 @@ from ovit_deploy.compare.recover import Recovery
 from ovit_deploy.compare.subject import Subject, subject_of
 from ovit_deploy.data import load_data
 from ovit_deploy.errors import OvitError, RecipeError
-from ovit_deploy.finetune.evaluate import Accuracy, evaluate
+from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.models import choose
 from ovit_deploy.pruning import Spread, apply
 from ovit_deploy.recipe.load import parse_recipe

@@ -73,6 +73,22 @@ def test_the_file_is_measured_in_each_engine_and_one_that_fails_harms_no_other(
     assert told["onnxruntime"] == told["openvino"] == expected | {"interval95": list(expected["interval95"])}
 
 
+def test_bench_has_the_top1_of_an_export_on_some_of_its_test_images(
+    deployment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(deployment.parent)
+    model = ("--model", "deployment/model.onnx", "--data", "images")
+    for count in ("20", "all"):
+        with pytest.raises(SystemExit) as left:
+            main(["bench", *model, "--top1", count, "--iterations", "2", "--allow-noise", "--output", f"{count}.json"])
+        assert left.value.code == 0
+    some, every = (json.loads(Path(f"{count}.json").read_text())["rows"][0]["accuracy"] for count in ("20", "all"))
+    assert (some["images"], some["data"]) == (20, "20 of 60 test images of images")
+    network = models.build(models.choose(None, checkpoint=None, pretrained=False))
+    loader = eval_loader(load_data("images").test, Preprocessing.of(network))
+    assert (every["images"], every["correct"]) == (60, measure(network, loader).accuracy.correct)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

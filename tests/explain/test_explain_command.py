@@ -6,6 +6,7 @@ import pytest
 
 from ovit_deploy.bench.latency import Watch
 from ovit_deploy.cli import app
+from ovit_deploy.engines import inventory
 from ovit_deploy.errors import EngineError, ModelError, OvitError
 from ovit_deploy.explain.session import _read
 
@@ -30,6 +31,16 @@ def test_it_predicts_tells_why_checks_itself_and_remembers(explain, capsys, tmp_
     again = json.loads(told.out)
     assert again["dense"] == first["dense"]
     assert again["checks"] == first["checks"]
+
+
+@pytest.mark.skipif(not inventory.status("ovit").present, reason="the engine is not compiled: no C++17 compiler")
+def test_an_engine_that_runs_whole_blocks_only_is_predicted_all_the_same(explain, capsys, tmp_path) -> None:
+    explain("--engine", "ovit", "--duration", "0.02", "--quick", "--verify", "--output", str(tmp_path / "told.json"))
+    assert "ovit runs whole blocks only" in capsys.readouterr().out
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["shares"] is None
+    assert told["sparse"]["ms"] > 0
+    assert [check["form"] for check in told["checks"]] == ["fp32 dense", "fp32 75 % zeros"]
 
 
 def test_a_damaged_file_of_the_cache_is_told_of_and_not_used(tmp_path) -> None:

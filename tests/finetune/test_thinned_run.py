@@ -19,7 +19,7 @@ from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.run import Finished, run
 from ovit_deploy.models import Choice
 from ovit_deploy.recipe.load import parse_recipe
-from ovit_deploy.structure import macs, structure_of
+from ovit_deploy.structure import macs, merging_of, structure_of
 
 SPEC = ModelSpec(
     "vit_tiny_patch16_224",
@@ -85,6 +85,31 @@ def test_it_is_exported_and_runs_in_onnx_runtime(finished: Finished, tmp_path: P
     card = json.loads((report.folder / "model.json").read_text())
     assert card["model"]["structure"] == finished.facts["structure"]
     assert card["sparsity"]["prunable"] == pytest.approx(finished.facts["sparsity"]["prunable"], abs=1e-3)
+
+
+def test_tokens_merged_stay_so_in_the_checkpoint_and_in_integers(tmp_path: Path) -> None:
+    merging = """
+  - !TokenMergingModifier {tokens: 1, start_epoch: 0.5}
+  - !QuantizationModifier {start_epoch: 1, num_calibration_steps: 1}
+"""
+    finished = run(parse_recipe(HALF + merging, source="r.yaml"), Choice(SPEC), images(), runs=tmp_path)
+    model, source = rebuilt(finished), load_run(finished.folder)
+    kept = [block["number"] for block in finished.facts["structure"]["blocks"]]
+    assert merging_of(model) == finished.facts["token_merging"] == {str(number): 1 for number in kept}
+    found = evaluate(model, eval_loader(images().test, Preprocessing.of(model)))
+    assert found.loss == pytest.approx(finished.facts["final"]["loss"], abs=1e-5)
+    spec = source.spec
+    report = export(  # which compares PyTorch with ONNX Runtime
+        model,
+        images=torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+        masks=source.masks(),
+        profile=load_profile("onnxruntime_int8"),
+        facts=Facts(spec.name, spec.kwargs, spec.classes, structure=spec.structure, token_merging=spec.token_merging),
+        recipe_text=source.recipe_text,
+        destination=tmp_path / "deployment",
+    )
+    card = json.loads((report.folder / "model.json").read_text())
+    assert card["model"]["token_merging"] == spec.token_merging
 
 
 def test_a_thinned_model_is_thinned_again_and_keeps_its_blocks_numbers(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_heads_and_widths_meet_the_budget_and_the_floors(saliency: Saliency) -> 
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     thin = removed(model, removal)
     structure, budget = structure_of(thin), half(model)
-    assert budget.budget - 8 * budget.prices.neuron < macs(thin).of(structure) <= budget.budget
+    assert budget.budget - budget.prices.neurons(8) < macs(thin).of(structure) <= budget.budget
     assert all(block.width % 8 == 0 and block.width >= 16 and block.heads >= 1 for block in structure.blocks)
     assert (removal.predicted_loss is None) == (saliency != "obs")
 

@@ -3,7 +3,7 @@ import pytest
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.load import parse_recipe
 from ovit_deploy.recipe.planning import events
-from ovit_deploy.recipe.timeline import Prune, Quantize, Thin, timeline
+from ovit_deploy.recipe.timeline import MergeTokens, Prune, Quantize, Thin, timeline
 from ovit_deploy.recipe.write import write
 
 GRADUAL = "- !HeadWidthPruningModifier {final_sparsity: 0.5, start_epoch: 1, end_epoch: 3, update_frequency: 1}"
@@ -12,6 +12,14 @@ ONCE = "{final_sparsity: 0.25, start_epoch: 2, end_epoch: 2}"
 
 def recipe(*modifiers: str) -> str:
     return "modifiers:\n  - !EpochRangeModifier {end_epoch: 5}\n" + "".join(f"  {one}\n" for one in modifiers)
+
+
+def test_tokens_merge_after_parts_went_and_stay_merged_in_what_is_resumed() -> None:
+    plan = timeline(
+        parse_recipe(recipe("- !TokenMergingModifier {tokens: 4, start_epoch: 2}", f"- !HeadPruningModifier {ONCE}"))
+    )
+    assert [type(item.action) for item in plan.dated] == [Thin, MergeTokens]
+    assert plan.past(3.0, 0.1, including=True) == [plan.dated[1].action]
 
 
 def test_removals_are_dated_and_removing_nothing_is_left_out() -> None:
@@ -56,6 +64,7 @@ def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
         ),
         (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, saliency: loss}}"), "saliency loss is measured of blocks only"),
         (recipe("- !StructuredPruningModifier {}"), "use !HeadPruningModifier"),
+        (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, budget: latency}}"), "prune --target-latency measures it"),
     ],
 )
 def test_what_cannot_be_is_refused(text: str, message: str) -> None:

@@ -144,12 +144,17 @@ def test_fields_that_a_later_bench_adds_are_shown(make) -> None:
     row = {
         "scenario": "offline",
         "processes": 3,
-        "evidence": {"sparse": 0.5, "layers": [{"name": "qkv", "ms": 0.25}, {"name": "fc1", "kernel": "jit"}]},
+        "evidence": {
+            "layers": [{"name": "qkv", "ms": 0.25}, {"name": "fc1", "kernel": "jit"}],
+            "pruned_ms": 3.0,
+            "rest_ms": 1.0,
+            "kernels": {"sparse": 2},
+        },
     }
     text = page(make(row=row))
     assert "offline, batch 1, 1 thread" in words(section(text, "accuracy-against-latency"))
     told = words(section(text, "evidence"))
-    assert "sparse: 0.5" in told
+    assert "3 1 75% 4.00x 2 sparse" in told
     assert "layers (2) name ms kernel qkv 0.25 - fc1 - jit" in told
 
 
@@ -159,6 +164,23 @@ def test_accuracy_through_the_engine_counts_before_the_runs_own(make) -> None:
     assert {one.accuracy.top1 for one in contestants(own) if one.accuracy and not one.dense} == {0.9}
     assert {one.accuracy.top1 for one in contestants(own) if one.accuracy and one.dense} == {0.893}
     assert {one.accuracy.top1 for one in contestants(engine) if one.accuracy} == {0.5}
+
+
+def test_a_comparison_with_the_baseline_is_told_beside_the_accuracy(make) -> None:
+    compared = {"baseline": "onnxruntime, dense", "only_here": 3, "only_baseline": 9, "p_value": 0.146}
+    text = page(make(row={"accuracy": {"top1": 0.5, "interval95": [0.4, 0.6], **compared}}))
+    told = "against onnxruntime, dense: 3 images right only here, 9 only there, McNemar p 0.15"
+    assert told in words(section(text, "accuracy-against-latency"))
+
+
+def test_a_profiler_that_failed_and_a_noisy_machine_are_told(make) -> None:
+    folder = make(row={"evidence": {"layers": [], "pruned_ms": 0.0, "rest_ms": 0.0, "error": "no profiler"}})
+    path = folder / "bench.json"
+    noise = {"busy": 0.4, "waited": 0.125, "stolen": None, "reasons": ["a thread waited for a core"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"noise": noise}))
+    text = page(folder)
+    assert "no profiler" in words(section(text, "evidence"))
+    assert "A 40% 12% - - - a thread waited for a core" in words(section(text, "environment"))
 
 
 def test_int8_without_training_has_no_accuracy_of_the_float_model(make) -> None:

@@ -35,6 +35,21 @@ def test_what_is_removed_answers_as_what_is_masked(make: str, data: st.DataObjec
     )
 
 
+@pytest.mark.parametrize("make", MAKES)
+@settings(max_examples=6, deadline=None)
+@given(heads=st.integers(1, 4), head_dim=st.sampled_from([4, 8]), ratio=st.integers(1, 3), data=st.data())
+def test_so_it_is_in_networks_of_any_shape(
+    make: str, heads: int, head_dim: int, ratio: int, data: st.DataObject
+) -> None:
+    depth = data.draw(st.integers(1, 3))
+    thin = small_vit(make, embed_dim=heads * head_dim, num_heads=heads, depth=depth, mlp_ratio=ratio).double()
+    zeroed, kept = copy.deepcopy(thin), data.draw(kept_of(thin))
+    masked(zeroed, kept)
+    remove(thin, kept)
+    with torch.no_grad():
+        torch.testing.assert_close(thin(IMAGES.double()), zeroed(IMAGES.double()), rtol=0, atol=1e-5)
+
+
 def test_the_plan_of_a_removal_cuts_copies_as_it_cut_the_parameters() -> None:
     model = small_vit()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -38,7 +38,7 @@ def plan(
 
     Args:
         recipe: A recipe file, or the name of a shipped one.
-        model: A timm model name.
+        model: A timm model name, or hf: and a folder that transformers saved.
         checkpoint: A safetensors file whose parameters are the model's.
         recipe_arg: NAME=VALUE for a variable of the recipe, several with commas, or JSON; may be given several times.
         steps_per_epoch: Of the training to come, to date events in steps, too.

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ovit_deploy.errors import ExportError
 from ovit_deploy.export.passes.decompose_layer_norm import counts_from_the_end, decompose_layer_norm
+from ovit_deploy.export.passes.fold_batch_norm import fold_batch_norm, has_constants
 from ovit_deploy.export.passes.fold_constants import fold_constants
 from ovit_deploy.export.passes.fold_quantized_weights import (
     fold_quantized_weights,
@@ -24,6 +25,7 @@ from ovit_deploy.export.passes.fold_quantized_weights import (
 from ovit_deploy.export.passes.fold_weights import fold_weights, has_one_use, is_of_weight
 from ovit_deploy.export.passes.gemm_to_matmul import gemm_to_matmul, is_plain_gemm
 from ovit_deploy.export.passes.graph import nodes
+from ovit_deploy.export.passes.mean_to_pool import is_over_pixels, mean_to_pool
 from ovit_deploy.export.passes.reorder_gelu import is_reordered, reorder_gelu
 from ovit_deploy.export.passes.require_symmetric_outputs import (
     has_rounded_output,
@@ -72,6 +74,8 @@ ONLY_PRODUCTS = Fact(
     feeds_integer_products,
     "outputs are rounded, or a factor is not: quantize with scheme default, or export --profile onnxruntime_int8",
 )
+NO_PIXELS = Fact("no ReduceMean over height and width", "ReduceMean", lambda node: not is_over_pixels(node))
+KNOWN_STATISTICS = Fact("BatchNormalization of constants", "BatchNormalization", has_constants)
 SYMMETRIC = Fact(
     "zero points of 0", "QuantizeLinear", is_symmetric, "quantize with scheme tensorrt: its activations are symmetric"
 )
@@ -92,6 +96,8 @@ PASSES = {
         to_integer_products, (STORED_QUANTIZED, without("Constant"), ONLY_PRODUCTS), (without("DequantizeLinear"),)
     ),
     "require_symmetric_outputs": Pass(require_symmetric_outputs, (STORED_QUANTIZED,), (SYMMETRIC, OUTPUTS_ROUNDED)),
+    "mean_to_pool": Pass(mean_to_pool, (without("Constant"),), (NO_PIXELS,)),
+    "fold_batch_norm": Pass(fold_batch_norm, (KNOWN_STATISTICS,), (without("BatchNormalization"),)),
     "reorder_gelu": Pass(reorder_gelu, (without("Gelu"), without("Constant")), (GELU_ORDERED,)),
 }
 

@@ -11,12 +11,16 @@ from onnx_ir.passes.common import (
 from onnxscript.optimizer import fold_constants as fold
 from onnxscript.rewriter import rewrite
 
+from ovit_deploy.export.passes.fold_batch_norm import factor_and_summand, has_dead_channels
+from ovit_deploy.export.passes.graph import nodes, replace
+
 
 def fold_constants(model: ir.Model) -> ir.Model:
     """The graph without arithmetic on known shapes, without copies, without nodes that nobody reads.
 
     onnxscript folds and simplifies (a Reshape whose shape has one unknown gets -1 there), then all constants
-    become initializers. Equal initializers stay apart: merged, a pruned layer would lose its name.
+    become initializers. Equal initializers stay apart: merged, a pruned layer would lose its name. Batch norms are
+    taken into the weights of their convolutions; those with a weight of 0 are spelled out: they would make new zeros.
 
     Requires:
         weights are stored as MatMul reads them (``fold_weights`` before): small ones would lose their names.
@@ -24,6 +28,9 @@ def fold_constants(model: ir.Model) -> ir.Model:
         no Constant and no Identity.
     """
     fold(model, onnx_shape_inference=True)
+    for node in nodes(model, "BatchNormalization"):
+        if has_dead_channels(node):
+            replace(node, factor_and_summand)
     model = rewrite(model)
     fold(model, onnx_shape_inference=True)
     tidy = Sequential(

@@ -48,6 +48,15 @@ def number(graph: ir.Graph, value: float | list[int]) -> ir.Value:
     return graph.initializers[name]
 
 
+def initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
+    """A constant of that name; the one that is there already, if there is."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(np.asarray(values), name=name)
+        value = ir.val(name, dtype=tensor.dtype, shape=list(np.shape(values)), const_value=tensor)
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
 def replace(node: ir.Node, build: Build) -> None:
     """Put what ``build`` lays on the tape in the place of ``node``; its output keeps name, shape and type."""
     graph, tape = node.graph, Tape()

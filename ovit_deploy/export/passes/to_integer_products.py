@@ -6,7 +6,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_ir.tape import Tape
 
 from ovit_deploy.errors import ExportError
-from ovit_deploy.export.passes.graph import array, is_constant, nodes, operand, replace
+from ovit_deploy.export.passes.graph import array, initializer, is_constant, nodes, operand, replace
 
 _PRODUCTS = {"MatMul": "MatMulInteger", "Conv": "ConvInteger"}
 
@@ -66,10 +66,10 @@ def _integer(tape: Tape, product: ir.Node, bias: ir.Value | None) -> ir.Value:
     scale = (array(operand(left, 1)) * array(operand(right, 1))).astype(np.float32)
     channels = [-1, 1, 1] if product.op_type == "Conv" else [-1]
     if bias is not None:
-        stored = _initializer(graph, f"{bias.name}_int32", _bias(bias, scale).reshape(channels))
+        stored = initializer(graph, f"{bias.name}_int32", _bias(bias, scale).reshape(channels))
         result = tape.op("Add", [result, stored])
     result = tape.op("Cast", [result], {"to": ir.DataType.FLOAT})
-    factor = _initializer(graph, f"{name}_scale_of_product", scale.reshape(channels) if scale.ndim else scale)
+    factor = initializer(graph, f"{name}_scale_of_product", scale.reshape(channels) if scale.ndim else scale)
     return tape.op("Mul", [result, factor])
 
 
@@ -92,12 +92,4 @@ def _scalar_zero(graph: ir.Graph, dequantize: ir.Node) -> ir.Value:
     value = operand(dequantize, 2)
     points = np.unique(array(value))
     assert points.size == 1, f"{value.name}: zero points differ by channel"
-    return value if not array(value).ndim else _initializer(graph, f"zero_point_{points.dtype}", points[0])
-
-
-def _initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    if name not in graph.initializers:
-        tensor = ir.tensor(np.asarray(values), name=name)
-        value = ir.val(name, dtype=tensor.dtype, shape=list(np.shape(values)), const_value=tensor)
-        graph.register_initializer(value)
-    return graph.initializers[name]
+    return value if not array(value).ndim else initializer(graph, f"zero_point_{points.dtype}", points[0])
