@@ -192,15 +192,17 @@ def _row(contestant: Contestant, contestants: Sequence[Contestant], subject: Sub
 def _with_times(
     row: Row, contestant: Contestant, contestants: Sequence[Contestant], subject: Subject, settings: Settings
 ) -> Row:
-    dense = {one.engine: one for one in contestants if one.variant is subject.dense and not one.error}
     blocks = list(chain.from_iterable(contestant.blocks))
     clocks = [block.mhz for block in blocks if block.mhz]
 
-    def speed_up(engine: str) -> verdict.SpeedUp | None:
-        if engine not in dense or dense[engine] is contestant:
+    def speed_up(variant: Variant | None, engine: str) -> verdict.SpeedUp | None:
+        found = [one for one in contestants if (one.variant, one.engine) == (variant, engine) and not one.error]
+        if not found or found[0] is contestant:
             return None
-        ours, other = (figures_ms(one, settings) for one in (contestant, dense[engine]))
+        ours, other = (figures_ms(one, settings) for one in (contestant, found[0]))
         return verdict.over_processes(other, ours, settings.seed)
+
+    dense = None if contestant.variant.is_float_dense else subject.dense
 
     seconds = None if settings.scenario == "single_stream" else sum(block.seconds for block in blocks)
     return replace(
@@ -209,8 +211,9 @@ def _with_times(
         latency=statistics.summarize([block.latencies_ms for block in blocks], subject.batch_size, seconds),
         waited=_waited(blocks),
         clock_mhz=(min(clocks), max(clocks)) if clocks else (),
-        vs_dense=speed_up(contestant.engine),
-        vs_onnxruntime=speed_up(BASELINE),
+        vs_dense=speed_up(dense, contestant.engine),
+        vs_onnxruntime=speed_up(dense, BASELINE),
+        vs_float=speed_up(subject.float_dense, BASELINE),
     )
 
 

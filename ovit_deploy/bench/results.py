@@ -42,6 +42,7 @@ class Row:
         clock_mhz: lowest and highest clock of its core.
         vs_dense: speed-up over the dense twin on the same engine.
         vs_onnxruntime: speed-up over the dense twin on ONNX Runtime.
+        vs_float: speed-up over the dense model in float32 on ONNX Runtime, where that is measured beside integers.
         agreement: None for a dense twin, whose weights are random.
         accuracy: top-1 through this engine, where it was asked for; None for a dense twin likewise.
         about: what the engine tells of itself.
@@ -72,6 +73,7 @@ class Row:
     clock_mhz: tuple[float, ...] = ()
     vs_dense: SpeedUp | None = None
     vs_onnxruntime: SpeedUp | None = None
+    vs_float: SpeedUp | None = None
     agreement: Agreement | None = None
     accuracy: Top1 | None = None
     about: dict[str, Any] = field(default_factory=dict)

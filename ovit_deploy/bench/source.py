@@ -23,6 +23,7 @@ class Source:
         samples: folder of preprocessed images, if there is one.
         home: the folder that the result belongs to.
         checkpoints: the same weights as safetensors, one for every file; None where there is none.
+        float_dense: the same model without zeros in float32, to be measured beside files in integers; or None.
         forms: of every file, the same model in forms that single engines want, by their names; or none at all.
     """
 
@@ -32,6 +33,7 @@ class Source:
     home: Path = Path()
     checkpoints: tuple[Path | None, ...] = (None,)
     forms: tuple[Mapping[str, Path], ...] = ()
+    float_dense: Path | None = None
 
 
 def from_file(path: Path) -> Source:
@@ -66,6 +68,7 @@ def from_random(
     *,
     pattern: Pattern = "unstructured",
     precision: Precision = "float32",
+    beside_float: bool = False,
     seed: int,
     folder: Path,
     export: Callable[["nn.Module", Path, Precision], Mapping[str, Path]],
@@ -77,6 +80,7 @@ def from_random(
         sparsities: fractions of zeros.
         pattern: where the zeros are: anywhere, or in groups of four inputs.
         precision: of the ONNX files.
+        beside_float: whether files in int8 get the dense model in float32 beside them.
         seed: of weights and zeros.
         folder: where the files go.
         export: writes a model to an ONNX file, and beside it the forms that single engines run fast.
@@ -92,7 +96,12 @@ def from_random(
         checkpoint.save_tensors(weights, model.state_dict(), _spec(name))
         checkpoints.append(weights if precision == "float32" else None)
         forms.append(export(model, files[-1], precision))
-    return Source(_told(name, pattern, precision), tuple(files), checkpoints=tuple(checkpoints), forms=tuple(forms))
+    float_dense = None
+    if beside_float and precision != "float32":
+        float_dense = folder / f"{name.replace('/', '_')}_dense_float32.onnx"
+        export(random_model(name, 0.0, seed=seed), float_dense, "float32")
+    told = _told(name, pattern, precision)
+    return Source(told, tuple(files), checkpoints=tuple(checkpoints), forms=tuple(forms), float_dense=float_dense)
 
 
 def _told(name: str, pattern: Pattern, precision: Precision) -> str:

@@ -15,14 +15,16 @@ from ovit_deploy.errors import DataError
 
 MAX_SAMPLES = 8
 TWIN = "dense twin"
+FLOAT_DENSE = "dense float32"
 
 
 @dataclass(frozen=True)
 class Variant:
     """One file to measure, and the same weights as a checkpoint where there is one.
 
-    ``is_twin``: its weights are random, so its logits mean nothing. ``is_integer``: it rounds activations. ``forms``:
-    the same model as files for single engines, by their names.
+    ``is_twin``: its weights are random, so its logits mean nothing. ``is_integer``: it rounds activations.
+    ``is_float_dense``: it is not one of the files, but the dense model in float32 beside them. ``forms``: the same
+    model as files for single engines, by their names.
     """
 
     weights: str
@@ -30,13 +32,14 @@ class Variant:
     sparsity: float
     is_twin: bool = False
     is_integer: bool = False
+    is_float_dense: bool = False
     checkpoint: Path | None = None
     forms: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: all variants have the same graph; the last one without zeros is the dense one.
+    """What is measured: variants of one graph, of which the last one without zeros is the dense one.
 
     Args:
         name: of the model, in words.
@@ -57,7 +60,13 @@ class Subject:
     @property
     def dense(self) -> Variant | None:
         """The variant that the others are compared with."""
-        return next((variant for variant in reversed(self.variants) if not variant.sparsity), None)
+        files = [variant for variant in self.variants if not variant.is_float_dense]
+        return next((variant for variant in reversed(files) if not variant.sparsity), None)
+
+    @property
+    def float_dense(self) -> Variant | None:
+        """The dense model in float32, if it is measured beside others in integers."""
+        return next((variant for variant in self.variants if variant.is_float_dense), None)
 
 
 def prepare(source: Source, *, batch_size: int, seed: int, folder: Path, with_checkpoints: bool = False) -> Subject:
@@ -86,9 +95,16 @@ def prepare(source: Source, *, batch_size: int, seed: int, folder: Path, with_ch
         dense = {engine: dense_twin.fill_zeros(form, seed=seed) for engine, form in forms[0].items()}
         twin = _save(dense_twin.fill_zeros(models[0], seed=seed), dense, folder / "dense_twin.onnx", is_twin=True)
         variants.append(replace(twin, checkpoint=_twin_checkpoint(checkpoints[0], folder, seed)))
+    if source.float_dense:
+        variants.append(_float_dense(source.float_dense, batch_size, folder))
     images, inputs = sample_images(graph.image_input(models[0]), source.samples, seed=seed)
     np.save(folder / "images.npy", _whole_batches(images, batch_size))
     return Subject(source.name, batch_size, tuple(variants), folder / "images.npy", inputs)
+
+
+def _float_dense(path: Path, batch_size: int, folder: Path) -> Variant:
+    saved = _save(graph.with_batch(graph.load(path), batch_size), {}, folder / "float_dense.onnx")
+    return replace(saved, weights=FLOAT_DENSE, is_float_dense=True)
 
 
 def sample_images(wanted: graph.Input, folder: Path | None, *, seed: int) -> tuple[np.ndarray, str]:

@@ -66,6 +66,7 @@ class LatencySuite(Declaration):
         sparsities: fractions of zeros to give a timm model.
         patterns: where those zeros are: anywhere, or in groups of four inputs.
         precisions: of a timm model; int8 rounds layers and the products of attention, with ranges from random images.
+        beside_float: whether a timm model in int8 has the dense one in float32 measured beside it, in the same turns.
         batch_sizes: images a run.
         threads: of each engine. One by default: timings on two and more are less steady.
         duration_s: timed seconds for every model on every engine; not used when ``iterations`` is set.
@@ -89,6 +90,7 @@ class LatencySuite(Declaration):
     sparsities: Several[Sparsity] = (0.75,)
     patterns: Several[Pattern] = ("unstructured",)
     precisions: Several[Precision] = ("float32",)
+    beside_float: bool = False
     batch_sizes: Several[PositiveInt] = (1,)
     threads: Several[PositiveInt] = (1,)
     duration_s: PositiveFloat = 10.0

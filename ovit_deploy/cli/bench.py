@@ -252,6 +252,7 @@ def _random_sources(model: str, suite: "LatencySuite", folder: Path) -> "list[So
                 suite.sparsities,
                 pattern=pattern,
                 precision=precision,
+                beside_float=suite.beside_float,
                 seed=suite.seed,
                 folder=folder,
                 export=export,

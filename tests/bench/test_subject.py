@@ -48,6 +48,17 @@ def test_an_engine_gets_its_own_form_of_the_file_and_of_the_twin(save, tmp_path:
         assert onnx.load(own).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
 
 
+def test_the_dense_model_in_float32_is_timed_beside_integers_and_is_not_their_dense_one(save, tmp_path: Path) -> None:
+    sparse, dense = save().rename(tmp_path / "sparse.onnx"), save(zeros=0).rename(tmp_path / "dense.onnx")
+    subject = prepare(Source("both", (sparse,), float_dense=dense), batch_size=1, seed=0, folder=tmp_path)
+    assert [variant.weights for variant in subject.variants] == ["75% zeros", "dense twin", "dense float32"]
+    assert subject.dense is subject.variants[1]
+    assert subject.float_dense is subject.variants[2]
+    ours, twin, reference = measure_latency(subject, Settings(("onnxruntime",), iterations=2))
+    assert ours.vs_float and twin.vs_float and ours.vs_dense
+    assert (reference.vs_float, reference.vs_dense) == (None, None)
+
+
 def test_images_fill_whole_batches(sparse: Source, tmp_path: Path) -> None:
     images = np.load(prepare(sparse, batch_size=3, seed=0, folder=tmp_path).images)
     assert images.shape == (9, 3, 4, 4)

@@ -8,6 +8,9 @@ from ovit_deploy.errors import OvitError
 
 def test_the_shipped_suites_are_read() -> None:
     assert load_suite("cpu_latency").engines == ("onnxruntime", "deepsparse")
+    integers = load_suite("int8_latency")
+    assert isinstance(integers, LatencySuite)
+    assert (integers.precisions, integers.beside_float) == (("int8",), True)
     pruner = load_suite("pruner")
     assert isinstance(pruner, PrunerSuite)
     assert (pruner.blocks, pruner.block_size) == (2304, 192)
