@@ -1,4 +1,4 @@
-"""How the results of ``bench`` look: two tables for engines, one for each of the pruner's cases."""
+"""How the results of ``bench`` look: tables for engines, one for each of the pruner's cases."""
 
 from itertools import groupby
 from pathlib import Path
@@ -18,18 +18,8 @@ if TYPE_CHECKING:
     from ovit_deploy.bench.verdict import SpeedUp
 
 TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs ORT twin")
-STARTS = (
-    "engine",
-    "weights",
-    "load s",
-    "compile s",
-    "first ms",
-    "peak MiB",
-    "file MiB",
-    "off by",
-    "same top-1",
-    "ran in",
-)
+STARTS = ("engine", "weights", "load s", "compile s", "first ms", "peak MiB", "file MiB")
+LOGITS = ("engine", "weights", "off by", "same top-1", "ran in")
 ANSWERS = ("engine", "weights", "top-1", "95 % interval", "images", "against", "only here / there", "McNemar p")
 
 
@@ -40,7 +30,9 @@ def show_latency(rows: "list[Row]", hardware: dict[str, Any], noise: "Noise") ->
         title = f"{model}: batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}{_scenario(part[0])}"
         render.table(f"{title}, latency in ms", TIMES, [_times(row) for row in part])
         render.line()
-        render.table("cold start, memory, and logits against ONNX Runtime's", STARTS, [_start(row) for row in part])
+        render.table("cold start and memory", STARTS, [_start(row) for row in part])
+        render.line()
+        render.table("logits against ONNX Runtime's", LOGITS, [_logits(row) for row in part])
         render.line()
         answered = [row for row in part if row.accuracy]
         if answered:
@@ -181,6 +173,13 @@ def _start(row: "Row") -> tuple[str, ...]:
         "-" if row.first_ms is None else f"{row.first_ms:.1f}",
         "-" if row.peak_mib is None else f"{row.peak_mib:.0f}",
         "-" if row.file_mib is None else f"{row.file_mib:.1f}",
+    )
+
+
+def _logits(row: "Row") -> tuple[str, ...]:
+    return (
+        row.engine,
+        row.weights,
         "-" if row.agreement is None else f"{row.agreement.max_abs_difference:.1g}",
         "-" if row.agreement is None else f"{row.agreement.top1:.0%}",
         _evidence(row.about),

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-_FIGURE = re.compile(r"[-+]?\d|-?$")
+LONG_WORD = 24  # letters; longer ones, such as paths, may be broken
+_FIGURE = re.compile(r"[-+]?\d\S*( (to|/) \S+)?$|-?$")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -26,11 +27,18 @@ def line(text: str = "") -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table of the result: figures to the right and never broken, text to the left and wrapped where it must be."""
+    """A table of the result: figures to the right, text to the left and wrapped where it must be, between words."""
     drawn = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
-        figures = all(_FIGURE.match(str(row[number])) for row in rows)
-        drawn.add_column(escape(column), justify="right" if figures else "left", no_wrap=figures or not number)
+        cells = [str(row[number]) for row in rows]
+        figures = all(map(_FIGURE.match, cells))
+        longest = max(map(len, " ".join((column, *cells)).split()), default=0)
+        drawn.add_column(
+            escape(column),
+            justify="right" if figures else "left",
+            no_wrap=figures or not number,
+            min_width=min(longest, LONG_WORD),
+        )
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
     out.print(drawn)
