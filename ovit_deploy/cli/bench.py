@@ -185,6 +185,7 @@ def _bench_latency(suite: "LatencySuite", run: str | None, files: Files, *, allo
     from ovit_deploy.bench import against as earlier
     from ovit_deploy.bench import hardware, noise, picture, results
 
+    _refuse_random_answers(suite)
     against = files.against
     then = earlier.load(against) if against else None
     before = hardware.describe()
@@ -282,18 +283,18 @@ def _measure(source: "Source", suite: "LatencySuite", folder: Path, cores: tuple
     return rows
 
 
-def _labelled(source: "Source", suite: "LatencySuite") -> "Labelled | None":
-    """The images for top-1, if that is wanted.
+def _refuse_random_answers(suite: "LatencySuite") -> None:
+    """Raise OvitError if top-1 is wanted of a timm name."""
+    if suite.top1 is not None and not all(map(_is_file, suite.models)):
+        raise OvitError("--top1 with a timm name: its weights are random", "give --run, or the .onnx file of an export")
 
-    Raises:
-        OvitError: the model is a timm name, so its weights are random.
-    """
+
+def _labelled(source: "Source", suite: "LatencySuite") -> "Labelled | None":
+    """The images for top-1, if that is wanted."""
     if suite.top1 is None:
         return None
     from ovit_deploy.bench import labelled
 
-    if suite.models and not all(map(_is_file, suite.models)):
-        raise OvitError("--top1 with a timm name: its weights are random", "give --run, or the .onnx file of an export")
     return labelled.of_export(source, suite.data, count=suite.top1, seed=suite.seed)
 
 
