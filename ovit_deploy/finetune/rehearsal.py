@@ -179,7 +179,7 @@ def _step(stage: _Stage) -> Part:
 
 
 def _pruning(stage: _Stage, action: Prune | Regrow) -> Part:
-    """A pruning with all its images, from two with few; what is rehearsed last stays."""
+    """A pruning with all its images, from two with few after one that is not counted (it compiles); the last stays."""
     modifier: Sparsifier = action.modifier
     key = next((key for key in _IMAGES if hasattr(modifier, key)), None)
     name = f"pruning by {modifier.short_name}"
@@ -187,14 +187,14 @@ def _pruning(stage: _Stage, action: Prune | Regrow) -> Part:
         return Part(name, 1, _timed(stage, action))
     model, masks = copy.deepcopy(stage.state.model.state_dict()), dict(stage.state.masks)
     found = []
-    for few in (FEW, MORE):
+    for few in (FEW, FEW, MORE):
         stage.state.model.load_state_dict(model)
         stage.state.masks.clear()
         stage.state.masks.update(masks)
         found.append(_timed(stage, replace(action, modifier=modifier.model_copy(update={key: few}))))
-    each = (found[1] - found[0]) / (MORE - FEW)
-    number = getattr(modifier, key)
-    return Part(f"{name}, {number} images", 1, found[1] + max(each, 0.0) * (number - MORE))
+    _, less, more = found
+    each, number = (more - less) / (MORE - FEW), getattr(modifier, key)
+    return Part(f"{name}, {number} images", 1, more + max(each, 0.0) * (number - MORE))
 
 
 def _timed(stage: _Stage, action: Prune | Regrow) -> float:
