@@ -203,7 +203,6 @@ def _with_times(
         return verdict.over_processes(other, ours, settings.seed)
 
     dense = None if contestant.variant.is_float_dense else subject.dense
-
     seconds = None if settings.scenario == "single_stream" else sum(block.seconds for block in blocks)
     return replace(
         row,

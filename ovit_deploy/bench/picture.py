@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ovit_deploy import checkpoint
 from ovit_deploy.bench.statistics import median_interval, units
 from ovit_deploy.drawing import axes, marks, svg
 from ovit_deploy.drawing.axes import Axis, Frame
@@ -42,13 +43,13 @@ def figure(document: Mapping[str, Any], title: str | None = None) -> str:
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
-    """Write the picture; its folder is made.
+    """Write the picture, whole or not at all; its folder is made.
 
     Raises:
         OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(figure(document), encoding="utf-8")
+    checkpoint.write(path, figure(document))
 
 
 def label(row: Row) -> str:
