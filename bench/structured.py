@@ -1,11 +1,11 @@
 """Structured pruning on a trained ViT: which groups to take, and the Pareto table of accuracy against latency.
 
     python bench/structured.py --checkpoint runs/cifar_dense/model.safetensors --data DATA --epochs 4
-    python bench/structured.py --checkpoint ... --data DATA --epochs 4 --bench      # also times; on a quiet machine
+    python bench/structured.py --checkpoint ... --data DATA --epochs 4 --bench      # also times
 
 1. Half of the FLOPs goes in heads and neurons, by group OBS and by magnitude, once; then the same epochs of training
-2. Dense and trained for as long as the all-in-one recipe; unstructured (deit_75); structured (group OBS, recovered);
-   combined (deit_heads_width_75, which is INT8): exported, and timed on every CPU engine that is here.
+2. Dense, unstructured (deit_75), structured (group OBS) and combined (deit_heads_width_75, which is INT8), all trained
+   for 14 epochs: exported, and timed on every CPU engine that is here.
 
 All of it goes through the command line, run by run; a run that is there already is taken as it is. Writes the runs'
 own figures, and those of `bench --json`, into one JSON file.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 SALIENCIES = ("obs", "magnitude")
+LENGTH = 14  # epochs of the all-in-one recipe, and so of all that it is compared with
 ENGINES = ("onnxruntime", "openvino", "deepsparse", "ovit")
 FLOAT, INT8 = ("deepsparse",), ("deepsparse_int8", "onnxruntime_int8")  # export profiles
 READS = {"deepsparse_int8": ("deepsparse", "ovit"), "onnxruntime_int8": ("onnxruntime", "openvino")}
@@ -51,27 +52,33 @@ def weights(name: str) -> str:
     return f"runs/{name}/model.safetensors"
 
 
-def choices(checkpoint: str, data: str, epochs: int) -> dict[str, Any]:
+def choices(checkpoint: str, data: str, epochs: int, padding: int) -> dict[str, Any]:
     """Group OBS against magnitude groups, before training and after it."""
     found = {}
     for saliency in SALIENCIES:
         name = f"structured_{saliency}"
         oneshot = run("prune", name, "oneshot_heads_width", checkpoint, data, saliency=saliency)
-        recovered = run("train", f"{name}_{epochs}ep", "recover", weights(name), data, num_epochs=epochs)
+        recovered = recover(name, data, epochs, padding)
         found[saliency] = {"oneshot": told(oneshot), "recovered": told(recovered), "epochs": epochs}
     return found
 
 
-def contenders(checkpoint: str, data: str, epochs: int) -> dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]:
+def recover(name: str, data: str, epochs: int, padding: int) -> dict[str, Any]:
+    """Facts of a run that trains a thinned model for some epochs."""
+    return run("train", f"{name}_{epochs}ep", "recover", weights(name), data, num_epochs=epochs, crop_padding=padding)
+
+
+def contenders(checkpoint: str, data: str, padding: int) -> dict[str, tuple[str, dict[str, Any], tuple[str, ...]]]:
     """Name of the run, its facts, and its export profiles, by title."""
-    combined = run("prune", "structured_combined", "deit_heads_width_75", checkpoint, data)
-    longer = run("train", "structured_dense_longer", "recover", checkpoint, data, num_epochs=14)
-    unstructured = run("prune", "structured_deit_75", "deit_75", checkpoint, data)
-    structured = f"structured_obs_{epochs}ep"
+    every = {"num_epochs": LENGTH, "crop_padding": padding}
+    dense = run("train", "structured_dense", "dense_longer", checkpoint, data, restarts_until=6, cycle=2, **every)
+    unstructured = run("prune", "structured_deit_75", "deit_75", checkpoint, data, pruned_by=6, **every)
+    structured = recover("structured_obs", data, LENGTH, padding)
+    combined = run("prune", "structured_combined", "deit_heads_width_75", checkpoint, data, **every)
     return {
-        "dense": ("structured_dense_longer", longer, FLOAT),
+        "dense": ("structured_dense", dense, FLOAT),
         "unstructured": ("structured_deit_75", unstructured, FLOAT),
-        "structured": (structured, json.loads((Path("runs") / structured / "run.json").read_text()), FLOAT),
+        "structured": (f"structured_obs_{LENGTH}ep", structured, FLOAT),
         "combined": ("structured_combined", combined, INT8),
     }
 
@@ -97,16 +104,17 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="the dense model, a safetensors file of a run")
     parser.add_argument("--data", required=True, help="as for prune")
     parser.add_argument("--epochs", type=int, default=4, help="of training after the removal")
+    parser.add_argument("--crop-padding", type=int, default=4, help="pixels by which crops move: 4 at 32 pixels")
     parser.add_argument("--batch-size", type=int, default=16, help="of the timing")
     parser.add_argument("--bench", action="store_true", help="also train, export and time the four contenders")
     parser.add_argument("--out", type=Path, default=Path("bench/results/structured.json"))
     given = parser.parse_args()
     document: dict[str, Any] = {"format": 1, "kind": "structured", "data": Path(given.data).stem}
-    document["choices"] = choices(given.checkpoint, given.data, given.epochs)
+    document["choices"] = choices(given.checkpoint, given.data, given.epochs, given.crop_padding)
     if given.bench:
         document["pareto"] = {
             title: told(facts) | {"rows": latencies(name, profiles, given.batch_size)}
-            for title, (name, facts, profiles) in contenders(given.checkpoint, given.data, given.epochs).items()
+            for title, (name, facts, profiles) in contenders(given.checkpoint, given.data, given.crop_padding).items()
         }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(document, indent=1) + "\n")
