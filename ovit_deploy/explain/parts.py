@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ovit_deploy.errors import ModelError, PruningError, RecipeError
+from ovit_deploy.errors import ModelError, PruningError
 from ovit_deploy.explain import pieces
 from ovit_deploy.explain.forms import COPIES, Combination, Form, added, value_ms
 from ovit_deploy.explain.session import Bench
@@ -111,13 +111,8 @@ def thinned_to(recipe: Recipe, latency: Latency, model: nn.Module, target_ms: fl
         RecipeError: Several modifiers remove parts.
         PruningError: The time needs no pruning.
     """
-    found = [modifier for modifier in recipe.modifiers if isinstance(modifier, StructuredModifier)]
-    if len(found) != 1:
-        raise RecipeError(
-            f"{recipe.source}: {len(found)} modifiers remove parts, a target latency needs one",
-            "use HeadWidthPruningModifier for heads and neurons",
-        )
-    (modifier,) = found
+    hint = "use HeadWidthPruningModifier for heads and neurons"
+    modifier = recipe.only(StructuredModifier, "a target latency needs one modifier that removes parts", hint)
     dense_ms = predicted_ms(latency, model)
     if target_ms >= dense_ms:
         raise PruningError(

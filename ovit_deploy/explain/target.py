@@ -152,13 +152,9 @@ def _require_reachable(table: Table, names: Sequence[str], goal: Goal) -> None:
 
 def _pruner(recipe: Recipe, memory_budget: int | None) -> tuple[GradientPruningModifier, OViT | WoodFisher | MFAC]:
     """The one modifier that prunes, and its method, whose elimination gives curves."""
-    pruners = [modifier for modifier in recipe.modifiers if isinstance(modifier, PruningModifier)]
-    if len(pruners) != 1:
-        raise RecipeError(
-            f"{recipe.source}: {len(pruners)} pruning modifiers, a target latency needs one",
-            "for example recipes/oneshot_ovit.yaml",
-        )
-    (modifier,) = pruners
+    modifier = recipe.only(
+        PruningModifier, "a target latency needs one pruning modifier", "for example recipes/oneshot_ovit.yaml"
+    )
     # What does not fit in memory is taken again: there is no run's folder yet to spill to.
     kept = modifier.model_copy(update={"spill": False}) if isinstance(modifier, FisherPruningModifier) else modifier
     method = method_of(kept, memory_budget) if isinstance(modifier, GradientPruningModifier) else None

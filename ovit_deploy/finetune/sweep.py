@@ -100,13 +100,9 @@ def at_sparsity(recipe: Recipe, modifier: PruningModifier, sparsity: float) -> R
 
 def _one_shot(recipe: Recipe) -> PruningModifier:
     """The one modifier that prunes, once and at the start."""
-    pruners = [modifier for modifier in recipe.modifiers if isinstance(modifier, PruningModifier)]
-    if len(pruners) != 1:
-        raise RecipeError(
-            f"{recipe.source}: {len(pruners)} pruning modifiers, a sweep needs one",
-            "for example recipes/oneshot_ovit.yaml",
-        )
-    (modifier,) = pruners
+    modifier = recipe.only(
+        PruningModifier, "a sweep needs one pruning modifier", "for example recipes/oneshot_ovit.yaml"
+    )
     if modifier.start > 0 or modifier.end_epoch > modifier.start:
         raise RecipeError(
             f"{_place(recipe, modifier)}: prunes from epoch {modifier.start:g} to {modifier.end_epoch:g}, "

@@ -1,10 +1,11 @@
 """What a recipe may say: its sections, and the models of its modifiers by their YAML tags. No torch here."""
 
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.augmentation import Augmentation, NamedAugmentation
 from ovit_deploy.recipe.declaration import Compat, Declaration, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
@@ -132,6 +133,9 @@ MODIFIERS: dict[str, type[Modifier]] = {
 }
 
 
+Kind = TypeVar("Kind", bound=Modifier)
+
+
 class Recipe(Declaration):
     """A whole recipe, checked."""
 
@@ -154,3 +158,19 @@ class Recipe(Declaration):
     def name(self) -> str:
         """The file's name without its ending."""
         return PurePath(self.source).stem
+
+    def only(self, kind: type[Kind], need: str, hint: str) -> Kind:
+        """The one modifier of a kind.
+
+        Args:
+            kind: A class of modifiers.
+            need: Who needs it, for the error.
+            hint: What to do then.
+
+        Raises:
+            RecipeError: There is none, or there are several.
+        """
+        found = [modifier for modifier in self.modifiers if isinstance(modifier, kind)]
+        if len(found) != 1:
+            raise RecipeError(f"{self.source}: {need}, here are {len(found)}", hint)
+        return found[0]

@@ -72,8 +72,8 @@ def test_nothing_is_done_when_one_of_the_runs_is_there_already(data, tmp_path) -
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (TRAINING, "0 pruning modifiers"),
-        (TRAINING + PRUNING + PRUNING, "2 pruning modifiers"),
+        (TRAINING, "needs one pruning modifier, here are 0"),
+        (TRAINING + PRUNING + PRUNING, "needs one pruning modifier, here are 2"),
         (TRAINING + PRUNING.replace("end_epoch: 0", "end_epoch: 1"), "prunes from epoch 0 to 1"),
         (TRAINING + PRUNING.replace("_epoch: 0", "_epoch: 1"), "one pruning at epoch 0"),
         (TRAINING + PRUNING + "    mask_type: '2:4'\n", "cannot be swept to 0.9"),
