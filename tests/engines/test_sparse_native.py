@@ -121,6 +121,15 @@ def test_layers_of_many_blocks_and_bands_and_batches_of_many_panels(integers, le
         assert np.median(np.abs(found - wanted)) < (0.01 if integers else 1e-5) * wanted.std()
 
 
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+@pytest.mark.parametrize("rest", [1, 8, 9])
+@pytest.mark.parametrize("vectors", range(8))
+def test_half_a_vector_at_the_end_follows_any_number_of_whole_ones(vectors, rest, form):
+    network = random_network(6, grid=(1, 16 * vectors + rest), prefix=0, average=True, depth=1)
+    images = images_for(network, 2)
+    assert_close(Native(network, form=form).run(images), logits(network, images))
+
+
 def test_a_profile_has_a_time_for_every_place():
     network = random_network(4, grid=(6, 6))
     seconds = Native(network, threads=2).profile(images_for(network, 3))

@@ -49,11 +49,11 @@ struct Product {
         else dense.fill(source.data(), out, in);
         source = {};
     }
-    void run(const Word *x, float *y, int vectors, const Finish &finish, Scratch &mine) const {
+    void run(const Word *x, float *y, Filled filled, const Finish &finish, Scratch &mine) const {
         Word *partial = reinterpret_cast<Word *>(y);
         if (finish.add) partial = reinterpret_cast<Word *>(at_least(mine.partial, size_t(out) * kPanel));
-        if (is_sparse) sparse.run(x, y, vectors, finish, partial);
-        else dense.run(x, y, vectors, finish, partial);
+        if (is_sparse) sparse.run(x, y, filled, finish, partial);
+        else dense.run(x, y, filled, finish, partial);
     }
     size_t entries() const { return is_sparse ? sparse.entries.size() : 0; }
     int tenths() const { return int(10.0 * std::count(source.begin(), source.end(), Word{}) / source.size()); }
@@ -73,7 +73,7 @@ struct Product {
         double best = 1e9;
         for (int i = 0; i < 5; i++) {
             const auto start = std::chrono::steady_clock::now();
-            packed.run(x.data(), y.data(), vectors, finish, reinterpret_cast<Word *>(y.data()));
+            packed.run(x.data(), y.data(), Filled{vectors}, finish, reinterpret_cast<Word *>(y.data()));
             best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
         }
         return best;
@@ -129,16 +129,16 @@ class Linear {
     }
 
     // y = W f(x) + b, or that added to y, with f an activation; y is not x, and x is not what it was.
-    void run(float *x, float *y, int vectors, Scratch &mine, Activation activation = Activation::none,
+    void run(float *x, float *y, Filled filled, Scratch &mine, Activation activation = Activation::none,
              bool add = false) const {
         const Finish then{scale_.data(), shift_.data(), add};
-        const int lanes = vectors * kLanes;
+        const int lanes = filled.vectors * kLanes;
         if (!is_integer) {
             if (activation != Activation::none) with(activation, [&](auto f) {
                 for (float *row = x; row < x + size_t(in) * kPanel; row += kPanel)
                     for (int u = 0; u < lanes; u += kLanes) store(row + u, f(load(row + u)));
             });
-            return floats_.run(x, y, vectors, then, mine);
+            return floats_.run(x, y, filled, then, mine);
         }
         int32_t *words = at_least(mine.words, size_t(integers_.in) * kPanel);
         with(activation, [&](auto f) {
@@ -148,7 +148,7 @@ class Linear {
                     store(words + g * kPanel + u, word_of(steps_, row, kPanel, in - kPerWord * g, f));
                 }
         });
-        integers_.run(words, y, vectors, then, mine);
+        integers_.run(words, y, filled, then, mine);
     }
 
     bool is_sparse() const { return is_integer ? integers_.is_sparse : floats_.is_sparse; }

@@ -24,43 +24,16 @@ constexpr int kBand = 384;   // output rows of a panel that stay in the second-l
 constexpr int kPerWord = 4;  // eight-bit inputs in a word
 
 template <typename Word>
-struct VectorOf { using type = Ints; };
+struct VectorOf { using type = Ints; using half = HalfInts; };
 template <>
-struct VectorOf<float> { using type = Floats; };
+struct VectorOf<float> { using type = Floats; using half = HalfFloats; };
 template <typename Word>
 using Vector = typename VectorOf<Word>::type;
 
-// What becomes of the sums of a row: y = sum * scale + shift, or that added to y.
-struct Finish {
-    const float *scale;  // of integers
-    const float *shift;  // the bias
-    bool add = false;
-
-    template <int U>
-    void operator()(const Floats (&sum)[U], int row, float *y) const {
-        Floats z[U];
-#pragma GCC unroll 8
-        for (int u = 0; u < U; u++) z[u] = sum[u] + shift[row];
-        keep(z, y);
-    }
-    template <int U>
-    void operator()(const Ints (&sum)[U], int row, float *y) const {
-        Floats z[U];
-#pragma GCC unroll 8
-        for (int u = 0; u < U; u++) z[u] = floats(sum[u]) * scale[row] + shift[row];
-        keep(z, y);
-    }
-
-  private:
-    template <int U>
-    void keep(Floats (&z)[U], float *y) const {
-        if (add) {
-#pragma GCC unroll 8
-            for (int u = 0; u < U; u++) z[u] += load(y + u * kLanes);
-        }
-#pragma GCC unroll 8
-        for (int u = 0; u < U; u++) store(y + u * kLanes, z[u]);
-    }
+// How much of a panel's rows is used: vectors, of the last one perhaps the first half only.
+struct Filled {
+    int vectors;
+    bool half = false;
 };
 
 // f(first vector, their number as a type) for groups of at most Most of `vectors`.
@@ -71,6 +44,75 @@ inline void in_groups(int vectors, F f) {
     if constexpr (Most > 1)
         in_groups<Most - 1>(vectors - first, [&](int after, auto count) { f(first + after, count); });
 }
+
+template <int Whole, bool Half>
+struct Group {
+    static constexpr int whole = Whole;
+    static constexpr bool half = Half;
+};
+
+// f(n as a type), for n of 1 to Most.
+template <int Most, typename F>
+inline void with_number(int n, F f) {
+    if constexpr (Most > 1)
+        if (n < Most) return with_number<Most - 1>(n, f);
+    f(std::integral_constant<int, Most>());
+}
+
+// f(first vector, a Group) likewise; half a vector comes with the last of them.
+template <int Most, typename F>
+inline void in_groups(Filled filled, F f) {
+    const int last = kHalves && filled.half ? (filled.vectors - 1) / Most * Most : filled.vectors;
+    in_groups<Most>(last, [&](int first, auto count) { f(first, Group<decltype(count)::value, false>()); });
+    if constexpr (kHalves) {
+        if (last == filled.vectors) return;
+        if (const int whole = filled.vectors - 1 - last; whole == 0) f(last, Group<0, true>());
+        else with_number<Most - 1>(whole, [&](auto count) { f(last, Group<decltype(count)::value, true>()); });
+    }
+}
+
+// Sums of a row, or what is made of them: vectors along tokens.
+template <typename Word, typename Of>
+struct Sums {
+    Vector<Word> whole[Of::whole ? Of::whole : 1] = {};
+    typename VectorOf<Word>::half half = {};
+
+    // f(a vector, where its tokens begin)
+    template <typename F>
+    void each(F f) {
+#pragma GCC unroll 8
+        for (int u = 0; u < Of::whole; u++) f(whole[u], u * kLanes);
+        if constexpr (Of::half) f(half, Of::whole * kLanes);
+    }
+    void add(const Word *x, Word w) {
+        each([&](auto &sum, int at) { sum = add_product(sum, x + at, w); });
+    }
+    void take(const Word *from) {
+        each([&](auto &sum, int at) { sum = load_as<std::decay_t<decltype(sum)>>(from + at); });
+    }
+    void put(Word *to) {
+        each([&](auto &sum, int at) { store(to + at, sum); });
+    }
+};
+
+// What becomes of the sums of a row: y = sum * scale + shift, or that added to y.
+struct Finish {
+    const float *scale;  // of integers
+    const float *shift;  // the bias
+    bool add = false;
+
+    template <typename Word, typename Of>
+    void operator()(Sums<Word, Of> &sums, int row, float *y) const {
+        const float b = shift[row], a = std::is_same_v<Word, float> ? 1.0f : scale[row];
+        sums.each([&](auto sum, int at) {
+            auto z = floats(sum);
+            if constexpr (!std::is_same_v<Word, float>) z *= a;
+            z += b;
+            if (add) z += load_as<decltype(z)>(y + at);
+            store(y + at, z);
+        });
+    }
+};
 
 // sum[r][u] += sum over k < count of w[k * Along + r * Across] x[k * Stride + vector u]
 template <int Along, int Across, int Stride, int R, int U, typename Word>
@@ -95,18 +137,24 @@ struct Dense {
             for (int k = 0; k < in; k++) weight[(size_t(m / R) * in + k) * R + m % R] = w[size_t(m) * in + k];
     }
 
-    void run(const Word *x, float *y, int vectors, const Finish &finish, Word *) const {
-        in_groups<Most>(vectors, [&](int first, auto count) {
-            constexpr int U = decltype(count)::value;
-            for (int row = 0; row < out; row += R) {
-                Vector<Word> sum[R][U] = {};
-                add_products<R, 1, kPanel>(sum, weight.data() + size_t(row) * in, x + first * kLanes, in);
-                float *to = y + size_t(row) * kPanel + first * kLanes;
-#pragma GCC unroll 8
-                for (int r = 0; r < R; r++)
-                    if (row + r < out) finish(sum[r], row + r, to + r * kPanel);
-            }
+    void run(const Word *x, float *y, Filled filled, const Finish &finish, Word *) const {
+        in_groups<Most>(filled, [&](int first, auto group) {
+            const size_t at = size_t(first) * kLanes;
+            for (int row = 0; row < out; row += R)
+                band<decltype(group)>(weight.data() + size_t(row) * in, x + at, y + at, row, finish);
         });
+    }
+
+  private:
+    template <typename Of>
+    void band(const Word *w, const Word *x, float *y, int row, const Finish &finish) const {
+        Sums<Word, Of> sum[R];
+        for (int k = 0; k < in; k++, w += R, x += kPanel)
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) sum[r].add(x, w[r]);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+            if (row + r < out) finish(sum[r], row + r, y + size_t(row + r) * kPanel);
     }
 };
 
@@ -141,12 +189,12 @@ struct Sparse {
     }
 
     // Sums so far stand in `partial`, of y's shape; it may be y itself unless the result is added there.
-    void run(const Word *x, float *y, int vectors, const Finish &finish, Word *partial) const {
+    void run(const Word *x, float *y, Filled filled, const Finish &finish, Word *partial) const {
         for (const Block &block : blocks)
-            in_groups<Most>(vectors, [&](int first, auto count) {
+            in_groups<Most>(filled, [&](int first, auto group) {
                 const size_t at = size_t(first) * kLanes;
                 const char *tile = reinterpret_cast<const char *>(x + size_t(block.first) * kPanel + at);
-                run_block<decltype(count)::value>(block, tile, y + at, partial + at, finish);
+                run_block<decltype(group)>(block, tile, y + at, partial + at, finish);
             });
     }
 
@@ -173,7 +221,7 @@ struct Sparse {
         blocks.push_back(std::move(made));
     }
 
-    template <int U>
+    template <typename Of>
     void run_block(const Block &block, const char *tile, float *y, Word *partial, const Finish &finish) const {
         for (const Run &run : block.runs) {
             if (!run.count && !block.begins && !block.ends) continue;
@@ -181,37 +229,29 @@ struct Sparse {
             const int *row = rows.data() + run.row;
             int r = 0;
             for (; r + 2 <= run.rows; r += 2, entry += 2 * run.count)
-                together<2, U>(tile, entry, run.count, row + r, y, partial, block, finish);
-            if (r < run.rows) together<1, U>(tile, entry, run.count, row + r, y, partial, block, finish);
+                together<2, Of>(tile, entry, run.count, row + r, y, partial, block, finish);
+            if (r < run.rows) together<1, Of>(tile, entry, run.count, row + r, y, partial, block, finish);
         }
     }
 
-    template <int N, int U>
+    template <int N, typename Of>
     static void together(const char *tile, const Entry *entry, int count, const int *row, float *y, Word *partial,
                          const Block &block, const Finish &finish) {
-        Vector<Word> sum[N][U] = {};
+        Sums<Word, Of> sum[N];
         if (!block.begins)
 #pragma GCC unroll 2
-            for (int n = 0; n < N; n++)
-#pragma GCC unroll 8
-                for (int u = 0; u < U; u++) sum[n][u] = load(partial + size_t(row[n]) * kPanel + u * kLanes);
+            for (int n = 0; n < N; n++) sum[n].take(partial + size_t(row[n]) * kPanel);
         for (int i = 0; i < count; i++)
 #pragma GCC unroll 2
             for (int n = 0; n < N; n++) {
                 const Entry &e = entry[n * count + i];
-                const Word *x = reinterpret_cast<const Word *>(tile + e.offset);
-#pragma GCC unroll 8
-                for (int u = 0; u < U; u++) sum[n][u] = add_product(sum[n][u], x + u * kLanes, e.value);
+                sum[n].add(reinterpret_cast<const Word *>(tile + e.offset), e.value);
             }
 #pragma GCC unroll 2
         for (int n = 0; n < N; n++) {
             const size_t at = size_t(row[n]) * kPanel;
-            if (block.ends) {
-                finish(sum[n], row[n], y + at);
-                continue;
-            }
-#pragma GCC unroll 8
-            for (int u = 0; u < U; u++) store(partial + at + u * kLanes, sum[n][u]);
+            if (block.ends) finish(sum[n], row[n], y + at);
+            else sum[n].put(partial + at);
         }
     }
 };

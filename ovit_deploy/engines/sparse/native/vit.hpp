@@ -75,9 +75,11 @@ struct Workspace {
     Buffer<int32_t> words;
     Layout layout;
     long vectors = 0, panels = 0;
-    int in_panel(long panel) const {
-        const int whole = layout.lanes / kLanes;
-        return int(std::min<long>(whole, vectors - panel * whole));
+    int last = 0;  // lanes that the last vector of an image holds
+    long of_image = 1;  // its vectors
+    Filled in_panel(long panel) const {
+        const long whole = layout.lanes / kLanes, end = std::min(vectors, (panel + 1) * whole);
+        return {int(end - panel * whole), end % of_image == 0 && last <= kLanes / 2};
     }
     explicit Workspace(int threads) : team(threads), scratch(threads) {}
 };
@@ -147,6 +149,7 @@ class Model {
         if (panels < 4 * threads) panels = std::min(vectors, (panels + threads - 1) / threads * threads);
         const long each = panels ? (vectors + panels - 1) / panels : 1;
         work.layout.lanes = int(each) * kLanes;
+        work.of_image = lanes() / kLanes, work.last = tokens() - (lanes() - kLanes);
         work.vectors = vectors, work.panels = (vectors + each - 1) / each;
     }
 
@@ -200,30 +203,30 @@ class Model {
     static size_t place(size_t block, Place place) { return 1 + block * kPlaces + place; }
     void before_attention(size_t b, long p, Workspace &work, Scratch &mine) const {
         const Block &block = blocks[b];
-        const int vectors = work.in_panel(p);
+        const Filled filled = work.in_panel(p);
         float *normed = mine.normed.data();
-        block.norm1.run(&work.x[p * spec.features * kPanel], normed, vectors);
+        block.norm1.run(&work.x[p * spec.features * kPanel], normed, filled.vectors);
         mine.lap(place(b, kNorm1));
         if (block.attention.is_integer()) {
-            block.qkv.run(normed, mine.hidden.data(), vectors, mine);
-            block.attention.quantize(mine.hidden.data(), &work.words[p * block.attention.kept()], vectors);
+            block.qkv.run(normed, mine.hidden.data(), filled, mine);
+            block.attention.quantize(mine.hidden.data(), &work.words[p * block.attention.kept()], filled.vectors);
         } else {
-            block.qkv.run(normed, &work.floats[p * block.attention.kept()], vectors, mine);
+            block.qkv.run(normed, &work.floats[p * block.attention.kept()], filled, mine);
         }
         mine.lap(place(b, kQkv));
     }
 
     void after_attention(size_t b, long p, Workspace &work, Scratch &mine) const {
         const Block &block = blocks[b];
-        const int vectors = work.in_panel(p);
+        const Filled filled = work.in_panel(p);
         float *x = &work.x[p * spec.features * kPanel], *normed = mine.normed.data(), *hidden = mine.hidden.data();
-        block.proj.run(&work.o[p * block.proj.in * kPanel], x, vectors, mine, Activation::none, true);
+        block.proj.run(&work.o[p * block.proj.in * kPanel], x, filled, mine, Activation::none, true);
         mine.lap(place(b, kProj));
-        block.norm2.run(x, normed, vectors);
+        block.norm2.run(x, normed, filled.vectors);
         mine.lap(place(b, kNorm2));
-        block.fc1.run(normed, hidden, vectors, mine);
+        block.fc1.run(normed, hidden, filled, mine);
         mine.lap(place(b, kFc1));
-        block.fc2.run(hidden, x, vectors, mine, block.activation, true);
+        block.fc2.run(hidden, x, filled, mine, block.activation, true);
         mine.lap(place(b, kFc2));
     }
 
@@ -231,11 +234,11 @@ class Model {
     void embed(const float *images, long batch, long p, Workspace &work, Scratch &mine) const {
         const int side = spec.patch, across = spec.width / side, features = spec.features;
         const size_t pixels = size_t(spec.height) * spec.width;
-        const int vectors = work.in_panel(p);
+        const Filled filled = work.in_panel(p);
         const long first = p * work.layout.lanes;
         float *x = &work.x[p * features * kPanel], *columns = mine.hidden.data();
         const auto each_token = [&](auto f) {  // lane, image, token
-            for (int lane = 0; lane < vectors * kLanes; lane++)
+            for (int lane = 0; lane < filled.vectors * kLanes; lane++)
                 if (const long image = (first + lane) / lanes(); image < batch && (first + lane) % lanes() < tokens())
                     f(lane, image, int((first + lane) % lanes()));
         };
@@ -252,7 +255,7 @@ class Model {
                     for (int z = 0; z < side; z++, column += kPanel) *column = from[z];
                 }
         });
-        embedding[0].run(columns, x, vectors, mine);
+        embedding[0].run(columns, x, filled, mine);
         each_token([&](int lane, long, int token) {
             const int patch = token - spec.prefix;
             for (int d = 0; d < features; d++) {
@@ -260,7 +263,7 @@ class Model {
                 to = patch < 0 ? prefix_[size_t(token) * features + d] : to + position_[size_t(patch) * features + d];
             }
         });
-        if (norm_pre) norm_pre.run(x, x, vectors);
+        if (norm_pre) norm_pre.run(x, x, filled.vectors);
     }
 
     // Norm, pooling and head of one image, in a panel of its own whose first lanes are the pooled tokens.
@@ -289,7 +292,7 @@ class Model {
         if (head_norm) head_norm.run(column.data(), column.data(), vectors);
         for (int c = 0; c < classes(); c++) logits[image * classes() + c] = 0.0f;
         for (size_t h = 0; h < heads.size(); h++) {
-            heads[h].run(column.data(), out.data(), vectors, mine);
+            heads[h].run(column.data(), out.data(), Filled{vectors}, mine);
             for (int c = 0; c < classes(); c++)
                 logits[image * classes() + c] += out[size_t(c) * kPanel + (spec.average ? 0 : h)] / float(heads.size());
         }
