@@ -1,6 +1,6 @@
 """Compiles native/ into shared libraries, one for every level of instruction set: a hook of the package's build.
 
-    python ovit_deploy/engines/sparse/build.py     # by hand, after a change; also compiles with $CXX, else c++
+    python ovit_deploy/engines/sparse/build.py     # by hand, after a change; with $CXX, $CXXFLAGS, $LDFLAGS if set
 
 Without a C++17 compiler the package is built all the same; the engine then says how to get one.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,9 +52,10 @@ def build(folder: Path = HERE, extra: tuple[str, ...] = (), levels: tuple[str, .
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise FileNotFoundError("no C++ compiler")
+    asked = shlex.split(os.environ.get("CXXFLAGS", "")) + shlex.split(os.environ.get("LDFLAGS", ""))
     made = []
     for level in levels:
-        command = [compiler, *FLAGS, *LEVELS[level], *LINK, *extra, str(SOURCES / "api.cpp")]
+        command = [compiler, *FLAGS, *LEVELS[level], *LINK, *asked, *extra, str(SOURCES / "api.cpp")]
         target, stamp = library(level, folder), library(level, folder).with_suffix(".stamp")
         wanted = _digest(command)
         if not (target.is_file() and stamp.is_file() and stamp.read_text() == wanted):
