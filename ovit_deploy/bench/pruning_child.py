@@ -47,6 +47,7 @@ class Task:
         sparsity: of the layers.
         batch_size: images that go through the model together; one in the plain form.
         memory_budget: bytes, of our pruner.
+        spill: folder for what that does not hold; None takes it twice.
         threads: of torch.
         seed: of weights and images.
     """
@@ -62,6 +63,7 @@ class Task:
     sparsity: float
     batch_size: int
     memory_budget: int | None
+    spill: str | None
     threads: int
     seed: int
 
@@ -188,6 +190,7 @@ def method_of(task: Task) -> Method:
         damping=task.damping,
         allocation=task.allocation,
         memory_budget=task.memory_budget,
+        spill=Path(task.spill) if task.spill else None,
     )
 
 

@@ -44,8 +44,10 @@ def measure_memory(
     """
     rows: list[MemoryRow] = []
     on_round(0, len(suite.budgets_gb))
-    task = task_of(suite.step, "oViT", allocation="hull", block_size=suite.block_size, seed=suite.seed)
     with TemporaryDirectory(prefix="ovit-bench-") as folder:
+        task = task_of(
+            suite.step, "oViT", Path(folder), allocation="hull", block_size=suite.block_size, seed=suite.seed
+        )
         for budget_gb in suite.budgets_gb:
             budget = round(budget_gb * 1e9)
             outcome = pruning_child.run(replace(task, memory_budget=budget), Path(folder) / "masks.safetensors")

@@ -65,7 +65,9 @@ def measure_step(
     with TemporaryDirectory(prefix="ovit-bench-") as folder:
         for form in forms:
             path = Path(folder) / f"{form}.safetensors"
-            task = task_of(step, form, allocation="cumulative", block_size=suite.block_size, seed=suite.seed)
+            task = task_of(
+                step, form, Path(folder), allocation="cumulative", block_size=suite.block_size, seed=suite.seed
+            )
             outcomes.append(pruning_child.run(task, path))
             masks.append(checkpoint.load_tensors(path))
             on_round(len(outcomes), 2)
@@ -78,8 +80,8 @@ def measure_step(
     return StepResult((StepRow(PLAIN, plain), StepRow(OURS, ours)), summary)
 
 
-def task_of(step: PruningStep, form: Form, *, allocation: Rule, block_size: int, seed: int) -> Task:
-    """What a form is asked to do."""
+def task_of(step: PruningStep, form: Form, folder: Path, *, allocation: Rule, block_size: int, seed: int) -> Task:
+    """What a form is asked to do; it may spill to ``folder``."""
     return Task(
         form=form,
         model=step.model,
@@ -92,6 +94,7 @@ def task_of(step: PruningStep, form: Form, *, allocation: Rule, block_size: int,
         sparsity=step.sparsity,
         batch_size=step.batch_size,
         memory_budget=round(step.memory_gb * 1e9),
+        spill=str(folder) if step.spill else None,
         threads=step.threads or hardware.usable_cores(),
         seed=seed,
     )

@@ -131,6 +131,7 @@ class PruningStep(Declaration):
         sparsity: fraction of zeros in the layers.
         batch_size: images that go through the model together.
         memory_gb: budget, in 1e9 bytes.
+        spill: whether what the budget does not hold goes to disk, instead of being taken twice.
         threads: of torch; by default as many as there are cores.
     """
 
@@ -144,6 +145,7 @@ class PruningStep(Declaration):
     sparsity: Sparsity = 0.75
     batch_size: PositiveInt = 16
     memory_gb: PositiveFloat = 2.0
+    spill: bool = False
     threads: PositiveInt | None = None
 
 

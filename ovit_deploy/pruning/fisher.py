@@ -143,8 +143,8 @@ def fishers(
 
 
 def check_finite(span: Span, fisher_KBB: Tensor) -> None:
-    """Refuse sums of squares that have overflowed."""
-    if not bool(fisher_KBB.isfinite().all()):
+    """Refuse sums of squares that have overflowed: no entry is larger than the largest of the diagonal."""
+    if not bool(fisher_KBB.diagonal(dim1=1, dim2=2).isfinite().all()):
         raise NotFiniteError(
             f"the Fisher matrix of {span.name} is not finite: gradients are too large to be squared",
             "check the checkpoint, and that images are normalised as the model expects",
@@ -213,7 +213,8 @@ def block_gradients(
 ) -> Iterator[tuple[Span, Tensor]]:
     """The masked gradients of one batch [K, N, B], a piece of the span at a time."""
     for piece, gradient_KNB in gradient_pieces(span, gradients, work_bytes):
-        yield piece, gradient_KNB.mul_(piece.cut(mask).to(gradient_KNB.device)[:, None, :])
+        kept_KB = piece.cut(mask).to(gradient_KNB.device)
+        yield piece, gradient_KNB if bool(kept_KB.all()) else gradient_KNB.mul_(kept_KB[:, None, :])
 
 
 def gradient_pieces(span: Span, gradients: SampleGradients, work_bytes: int) -> Iterator[tuple[Span, Tensor]]:

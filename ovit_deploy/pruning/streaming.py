@@ -31,10 +31,12 @@ from ovit_deploy.pruning.shelf import NOWHERE, Facts, Groups
 from ovit_deploy.pruning.spill import Spilled
 from ovit_deploy.pruning.spread import FREE, Spread
 
-# One part in WORK_SHARE of the budget is for work: float64 copies of a few blocks, and gradients in the making.
+# At most one part in WORK_SHARE of the budget is for work: float64 copies of a few blocks, and gradients in the making.
 WORK_SHARE = 4
 # Larger pieces are no faster: their copies leave the cache and are fresh pages each time.
 PIECE_BYTES = 2**25
+# More than that is of no use to work.
+WORK_BYTES_PER_THREAD = 4 * PIECE_BYTES
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Problem:
         num_grads: How many of them make the Fisher matrices.
         block_size: Requested block size.
         damping: Added to the diagonal.
-        memory_budget: Bytes; a quarter is for work, the rest for Fisher blocks.
+        memory_budget: Bytes; at most a quarter is for work, the rest for Fisher blocks.
         report: Told what goes on.
         scheme: What is held of a block, and the order and update that follow from it.
         spread: Bounds and prices of layers.
@@ -70,7 +72,9 @@ class Problem:
     @property
     def work_bytes(self) -> int:
         """Bytes for gradients and inverses in the making."""
-        return self.memory_budget // WORK_SHARE
+        largest = max(self.scheme.work_bytes(self.block_size_of(mask), self.num_grads) for mask in self.masks.values())
+        enough = max(largest, WORK_BYTES_PER_THREAD * torch.get_num_threads())
+        return min(self.memory_budget // WORK_SHARE, enough)
 
     def block_size_of(self, weight: Tensor) -> int:
         """The block size that a weight takes."""
