@@ -26,12 +26,14 @@ class Labelled:
         images: the data set.
         preprocessing: how the model wants them, as the export's card says it.
         total: test images that the data set has.
+        batch: images that the graph takes at a time; None for any number.
         chosen: indices of test images; None for all of them.
     """
 
     images: "ImageData"
     preprocessing: dict[str, Any]
     total: int
+    batch: int | None = None
     chosen: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
@@ -73,13 +75,14 @@ def of_export(export: Source, data: str | None = None, *, count: Count = "all", 
     images = load_data(data or _data_of(export.home))
     if tuple(told["classes"]) != images.classes:
         raise DataError(f"{images.name} has other classes than the model", "give --data with the model's classes")
+    batch = told["input"]["batch"] if isinstance(told["input"]["batch"], int) else None
     total = len(images.test)  # type: ignore[arg-type]
     if count == "all" or count == total:
-        return Labelled(images, told["preprocessing"], total)
+        return Labelled(images, told["preprocessing"], total, batch)
     if count > total:
         raise DataError(f"{images.name} has {total} test images, not {count}", "ask for fewer, or for all")
     chosen = np.random.default_rng(seed).choice(total, count, replace=False)
-    return Labelled(images, told["preprocessing"], total, tuple(sorted(chosen.tolist())))
+    return Labelled(images, told["preprocessing"], total, batch, tuple(sorted(chosen.tolist())))
 
 
 def card(file: Path) -> dict[str, Any]:

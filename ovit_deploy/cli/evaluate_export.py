@@ -68,7 +68,7 @@ def _selection(name: str) -> Selection:
 
 def _measure(selection: Selection, export: "Source", images: "Labelled", limits: Limits) -> "Accuracy":
     from ovit_deploy.accuracy import Accuracy
-    from ovit_deploy.bench import graph, labelled
+    from ovit_deploy.bench import graph
     from ovit_deploy.engines import environments
     from ovit_deploy.engines.accuracy import top1
     from ovit_deploy.engines.process import EngineProcess
@@ -80,11 +80,11 @@ def _measure(selection: Selection, export: "Source", images: "Labelled", limits:
         file = export.checkpoints[0]
     elif refused := graph.refusal(graph.load(file), selection.engine, traits):
         raise refused
-    fixed = labelled.card(export.files[0])["input"]["batch"]
-    batch_size = fixed if isinstance(fixed, int) else BATCH_SIZE
     environment = environments.prepare(selection.engine, render.note)
     with EngineProcess(str(selection), environment, timeout_s=limits.timeout_s) as process:
-        return Accuracy(*top1(process, file, images.batches(), batch_size=batch_size, threads=limits.threads))
+        return Accuracy(
+            *top1(process, file, images.batches(), batch_size=images.batch or BATCH_SIZE, threads=limits.threads)
+        )
 
 
 def _show(rows: "dict[str, Accuracy | OvitError]", file: Path, data: str, *, json: bool) -> None:

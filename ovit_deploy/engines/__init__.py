@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import importlib
 
-from ovit_deploy.engines.base import Engine, Option, Traits
+from ovit_deploy.engines.base import Engine, Machine, Option, Traits
 
 PRECISION = Option("the precision it computes in", "f32", choices=("f32", "bf16"), rounding=("bf16",))
 SPARSE_WEIGHTS = Option("decompress weights with at least this fraction of zeros; 1 switches it off", 1.0)
@@ -95,6 +95,7 @@ ENGINES = {
         max_opset=19,
         wrong_depthwise=(7, 4),  # it reads memory that nobody wrote; the sizes around are right
         pins=("deepsparse==1.8.0", "sparsezoo==1.8.1", "numpy<2", "onnx<1.15"),
+        machine=Machine("Linux", "x86_64", frozenset({"avx2"})),
         old_python=True,
         variables={"NM_DISABLE_ANALYTICS": "True", "NM_VERSION_CHECK": "false"},
     ),

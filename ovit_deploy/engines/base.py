@@ -73,6 +73,21 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """The only machines that a runtime has binaries for.
+
+    Args:
+        system: as ``platform.system`` names it.
+        processor: as ``platform.machine`` names it.
+        instructions: sets of them that the processor must have, as Linux names them.
+    """
+
+    system: str
+    processor: str
+    instructions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Traits:
     """Facts on an engine that are needed before it runs.
 
@@ -84,6 +99,7 @@ class Traits:
         max_ir: newest ONNX IR version it reads; None for no known limit.
         max_opset: newest opset of the default domain it reads.
         pins: what pip installs into its own environment; empty if it lives in ours.
+        machine: the only machines that it runs on; None for wherever it can be installed.
         old_python: whether that one needs a Python from 3.8 to 3.11; else it gets ours.
         variables: environment variables set before its runtime is imported.
         options: by name.
@@ -101,6 +117,7 @@ class Traits:
     max_ir: int | None = None
     max_opset: int | None = None
     pins: tuple[str, ...] = ()
+    machine: Machine | None = None
     old_python: bool = False
     variables: dict[str, str] = field(default_factory=dict)
     options: dict[str, Option] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ovit_deploy import catalog
 from ovit_deploy.engines import ENGINES, cuda
-from ovit_deploy.engines.base import Traits
+from ovit_deploy.engines.base import Machine, Traits
 from ovit_deploy.errors import EngineError
 
 MARKER = ".complete"
@@ -61,8 +61,8 @@ def install(engine: str, report: Report) -> Environment:
     traits = ENGINES[engine]
     if not traits.pins:
         return Environment((sys.executable,), traits.variables)
-    if engine == "deepsparse":
-        require_machine(platform.system(), platform.machine(), cpu_flags())
+    if traits.machine:
+        require_machine(engine, traits.machine, here())
     folder = location(engine)
     try:
         if not is_complete(folder, traits.pins):
@@ -154,17 +154,23 @@ def lock(folder: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def require_machine(system: str, machine: str, flags: frozenset[str]) -> None:
-    """Refuse a machine that DeepSparse has no binary for.
+def require_machine(engine: str, needed: Machine, found: Machine) -> None:
+    """Refuse a machine that ``engine`` has no binary for.
 
     Raises:
-        EngineError: not Linux on x86-64, or a CPU without AVX2.
+        EngineError: another system or kind of processor, or one that lacks instructions.
     """
     hint = "bench --engine onnxruntime runs everywhere"
-    if (system, machine) != ("Linux", "x86_64"):
-        raise EngineError(f"DeepSparse runs on Linux x86-64 only, this is {system} {machine}", hint)
-    if "avx2" not in flags:
-        raise EngineError("DeepSparse needs a CPU with AVX2, and this one has none", hint)
+    if (found.system, found.processor) != (needed.system, needed.processor):
+        only, this = (f"{machine.system} {machine.processor}" for machine in (needed, found))
+        raise EngineError(f"{engine} runs on {only} only, this is {this}", hint)
+    if missing := sorted(needed.instructions - found.instructions):
+        raise EngineError(f"{engine} needs a CPU with {', '.join(missing)}, which this one has not", hint)
+
+
+def here() -> Machine:
+    """This machine."""
+    return Machine(platform.system(), platform.machine(), cpu_flags())
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

@@ -9,8 +9,10 @@ import pytest
 
 from ovit_deploy import engines
 from ovit_deploy.engines import environments
+from ovit_deploy.engines.base import Machine
 from ovit_deploy.errors import EngineError
 
+NEEDED = Machine("Linux", "x86_64", frozenset({"avx2"}))
 SEEN_BY_THE_CHILD = ("__init__", "base", "worker", "cuda", "plan", *engines.ENGINES)
 
 
@@ -19,14 +21,20 @@ def test_onnxruntime_runs_in_our_own_python() -> None:
 
 
 def test_a_cpu_without_avx2_is_refused() -> None:
-    with pytest.raises(EngineError, match="AVX2"):
-        environments.require_machine("Linux", "x86_64", frozenset({"sse4_2", "avx"}))
+    with pytest.raises(EngineError, match="deepsparse needs a CPU with avx2"):
+        environments.require_machine("deepsparse", NEEDED, Machine("Linux", "x86_64", frozenset({"sse4_2", "avx"})))
 
 
 @pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])
 def test_another_system_is_refused_by_name(system: str, machine: str) -> None:
-    with pytest.raises(EngineError, match=f"this is {system} {machine}"):
-        environments.require_machine(system, machine, frozenset({"avx2"}))
+    with pytest.raises(EngineError, match=f"deepsparse runs on Linux x86_64 only, this is {system} {machine}"):
+        environments.require_machine("deepsparse", NEEDED, Machine(system, machine, frozenset({"avx2"})))
+
+
+def test_a_machine_that_has_more_than_it_needs_will_do() -> None:
+    environments.require_machine(
+        "deepsparse", NEEDED, Machine("Linux", "x86_64", frozenset({"avx", "avx2", "avx512f"}))
+    )
 
 
 def test_cpu_flags_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
@@ -98,7 +106,7 @@ def test_what_the_child_imports_is_python_3_8(name: str) -> None:
 def test_a_cache_that_cannot_be_written_is_the_engines_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("OVIT_DEPLOY_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(environments, "require_machine", lambda *machine: None)
+    monkeypatch.setattr(environments, "here", lambda: NEEDED)
     with pytest.raises(EngineError, match="cannot be made") as raised:
         environments.prepare("deepsparse", print)
     assert "OVIT_DEPLOY_CACHE" in raised.value.hint
