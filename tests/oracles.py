@@ -116,3 +116,19 @@ def fake_quantize(x: Tensor, scale: float, zero_point: int, q_min: int, q_max: i
     """Rounding to integers and back, by its definition, value by value in float64."""
     integers = [min(max(round(value / scale) + zero_point, q_min), q_max) for value in x.double().flatten().tolist()]
     return torch.tensor([(q - zero_point) * scale for q in integers], dtype=torch.float64).reshape(x.shape)
+
+
+def rounded_greedily(u_B: Tensor, fisher_BB: Tensor, kept: list[int], scale_B: Tensor, highest: int) -> Tensor:
+    """OBQ with a fresh inverse at each step: what is beyond the range first, else the cheapest."""
+    u_B, left = u_B.clone(), list(kept)
+    while left:
+        inverse = torch.linalg.inv(fisher_BB[left][:, left])
+        q = {p: float(min(max(round(float(u_B[p] / scale_B[p])), -highest), highest) * scale_B[p]) for p in left}
+        beyond = [p for p in left if abs(q[p] - u_B[p]) > 0.5000001 * scale_B[p]]
+        costs = {p: float((q[p] - u_B[p]) ** 2 / inverse[i, i]) for i, p in enumerate(left)}
+        p = beyond[0] if beyond else min(left, key=costs.__getitem__)
+        i = left.index(p)
+        u_B[left] += (q[p] - u_B[p]) / inverse[i, i] * inverse[:, i]
+        u_B[p] = q[p]
+        left.remove(p)
+    return u_B

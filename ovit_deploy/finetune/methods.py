@@ -112,6 +112,7 @@ def _fisher_method(
                 damping_kind=modifier.damping,
                 spill=scratch if modifier.spill else None,
                 average=average,
+                weight_bits=modifier.weight_bits,
             )
         case pruners.OBSPruningModifier():
             return WoodFisher(

@@ -44,9 +44,9 @@ A method = curvature x saliency x update x allocation:
 
 Movement's t are steps of training; SparseStart is where RigL begins (rigl.py). "Any" are hull, marginal, cumulative and
 shares; shares are uniform, erk and owl. All methods prune to all patterns, but for OBC, whose blocks have one row, and
-SparseStart, which knows none. OViT can swap weights in a block after allocation (refine.py). What the methods
-with a Fisher differ in is scheme.py, what they share second_order.py and streaming.py; the layer-wise ones share
-layerwise.py.
+SparseStart, which knows none. OViT can swap weights in a block after allocation (refine.py), and round what is kept to
+integers (rounding.py). What the methods with a Fisher differ in is scheme.py, what they share second_order.py and
+streaming.py; the layer-wise ones share layerwise.py.
 
 What removes heads, neurons and blocks instead of making zeros is in structured.py.
 

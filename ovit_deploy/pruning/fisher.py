@@ -280,6 +280,17 @@ def cholesky(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
     return factor_KBB, jitter_K
 
 
+def places(kept_KB: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the kept weights of each block stand [K, P], P of the block that keeps most; the rest of a row is not kept.
+
+    Returns:
+        The places, and which of them are kept [K, P].
+    """
+    most = max([1, *kept_KB.sum(dim=1).tolist()])
+    at_KP = (~kept_KB).byte().argsort(dim=1, stable=True)[:, :most]
+    return at_KP, kept_KB.gather(1, at_KP)
+
+
 def compensate(w_KB: Tensor, fisher_KBB: Tensor, kept_KB: Tensor) -> Tensor:
     """The best values of the kept weights once the others are zero.
 
@@ -295,13 +306,11 @@ def compensate(w_KB: Tensor, fisher_KBB: Tensor, kept_KB: Tensor) -> Tensor:
     """
     w_KB = w_KB.double()
     gone_KB = w_KB.masked_fill(kept_KB, 0)
-    most = max([1, *kept_KB.sum(dim=1).tolist()])
-    at_KP = (~kept_KB).byte().argsort(dim=1, stable=True)[:, :most]
-    inside_KP = kept_KB.gather(1, at_KP)
+    at_KP, inside_KP = places(kept_KB)
     blocks_K = torch.arange(len(w_KB), device=w_KB.device)[:, None]
     rows_KPB = fisher_KBB[blocks_K, at_KP].double()
     pull_KP = (rows_KPB @ gone_KB[:, :, None]).squeeze(2).masked_fill(~inside_KP, 0)
-    factor_KPP, _ = cholesky(restrict(rows_KPB.gather(2, at_KP[:, None, :].expand(-1, most, -1)), inside_KP))
+    factor_KPP, _ = cholesky(restrict(rows_KPB.gather(2, at_KP[:, None, :].expand(-1, at_KP.shape[1], -1)), inside_KP))
     change_KP = torch.cholesky_solve(pull_KP[:, :, None], factor_KPP).squeeze(2)
     return w_KB.scatter_add(1, at_KP, change_KP).masked_fill(~kept_KB, 0)
 

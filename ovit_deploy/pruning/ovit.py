@@ -10,11 +10,12 @@ in order::
     allocate    how many weights each block loses, to an exact total             allocation.py
     refine      optional swaps inside each block                                 refine.py
     compensate  the best values of what is kept, u_P = w_P + F_PP^-1 F_PS w_S    fisher.py
+    round       optionally: what is kept to integers, one by one                 rounding.py
 
 streaming.py strings them together within a memory budget.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from ovit_deploy.pruning.greedy import greedy_curve
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.pruning.refine import refine
+from ovit_deploy.pruning.rounding import check_room, check_rounding
 from ovit_deploy.pruning.scheme import FisherScheme
 from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
 from ovit_deploy.pruning.spread import FREE, Spread
@@ -51,6 +53,7 @@ class OViT:
         damping_kind: What ``damping`` is a multiple of: absolute, relative or robust (damping.py).
         spill: Folder for Fisher matrices that do not fit in the memory budget together; None takes each twice.
         average: Moving average of Fisher matrices to take part in, where several prunings follow one another.
+        weight_bits: Round the kept weights to integers of so many bits, 2 to 8, times a scale for each output channel.
     """
 
     block_size: int = 192
@@ -65,6 +68,7 @@ class OViT:
     damping_kind: Damping = "absolute"
     spill: Path | None = None
     average: FisherAverage | None = None
+    weight_bits: int | None = None
 
     def __post_init__(self) -> None:
         if parse_pattern(self.pattern).whole and self.refine:
@@ -72,6 +76,7 @@ class OViT:
                 f"refine swaps single weights, {self.pattern} keeps groups whole", "leave refine out, or use N:M"
             )
         check_settings(self)
+        check_rounding(self.weight_bits, self.num_recomputations)
 
     def prune(
         self,
@@ -93,7 +98,10 @@ class OViT:
         """The model as it is now, to be taken through elimination."""
         pattern = parse_pattern(self.pattern).on(masks)
         scheme = Greedy(pattern, self.refine, damping_kind=self.damping_kind, average=self.average)
-        return problem_of(self, scheme, model, masks, calibration, report, self.spill)
+        problem = problem_of(self, scheme, model, masks, calibration, report, self.spill)
+        problem = replace(problem, weight_bits=self.weight_bits)
+        check_room(problem)
+        return problem
 
 
 @dataclass(frozen=True)

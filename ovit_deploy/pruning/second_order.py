@@ -18,6 +18,7 @@ from ovit_deploy.pruning.damping import check_damping
 from ovit_deploy.pruning.gradients import check_against_autograd
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report, budget_for, write
 from ovit_deploy.pruning.patterns import parse_pattern
+from ovit_deploy.pruning.rounding import round_all
 from ovit_deploy.pruning.samples import take, too_few
 from ovit_deploy.pruning.scheme import Scheme
 from ovit_deploy.pruning.shelf import NOWHERE
@@ -173,6 +174,9 @@ def settle(problem: Problem, solution: Solution, zeros: int, rule: Rule) -> Prun
     )
     counts = allocate(solution.curves, zeros // pattern.unit, rule=rule, layers=layers)
     settled = compensate_all(problem, solution, counts)
+    if problem.weight_bits is not None:
+        assert solution.fishers is not None
+        settled = round_all(problem, solution.fishers, settled)
     masks = {
         name: from_tiles(kept_KB.flatten(), problem.masks[name].shape, pattern.tile).to(problem.masks[name].device)
         for name, kept_KB in settled.kept.items()

@@ -55,6 +55,7 @@ class Problem:
         scheme: What is held of a block, and the order and update that follow from it.
         spread: Bounds and prices of layers.
         spill: Folder for Fisher blocks that do not fit in the budget together; None takes them twice.
+        weight_bits: Bits of the integers that kept weights are rounded to; None leaves them as they are.
     """
 
     model: nn.Module
@@ -68,6 +69,7 @@ class Problem:
     scheme: Scheme
     spread: Spread = FREE
     spill: Path | None = None
+    weight_bits: int | None = None
 
     @property
     def work_bytes(self) -> int:

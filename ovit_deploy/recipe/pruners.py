@@ -197,7 +197,20 @@ class OViTPruningModifier(FisherPruningModifier):
     allocation: Rule = "hull"
     refine: bool = Field(False, description="swap weights inside each block afterwards, while it lowers the loss")
     fisher_ema: float = Field(0.0, ge=0, lt=1, description="weight of the Fisher matrices of the prunings before")
+    weight_bits: int | None = Field(
+        None, ge=2, le=8, description="round kept weights to integers, each error made up for by the others"
+    )
     global_sparsity: Literal[True] = True
+
+    @model_validator(mode="after")
+    def _rounds_last(self) -> "OViTPruningModifier":
+        if self.weight_bits is None:
+            return self
+        if self.start_epoch != self.end_epoch or self.num_recomputations > 1:
+            raise ValueError("weight_bits rounds once: prune once, end_epoch = start_epoch, without recomputations")
+        if self.heal_samples:
+            raise ValueError("heal_samples refits weights that weight_bits has rounded: remove one of them")
+        return self
 
 
 class CAPruningModifier(OViTPruningModifier):
