@@ -18,6 +18,7 @@
     own_tool.py        our medians against those of each engine's own tool
     against.py         a result against an earlier one
     hardware.py        what it ran on
+    rivals.py          the fastest dense engine, and DeepSparse, of the same turns
     labelled.py        the test images of an export; top1.py: what every engine tells of them
     picture.py         a result as a picture
     results.py         what comes out, as values and as a JSON file

@@ -12,6 +12,8 @@ from ovit_deploy.errors import RunError
 if TYPE_CHECKING:
     from torch import nn
 
+Export = Callable[["nn.Module", Path, Precision], Mapping[str, Path]]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -68,10 +70,10 @@ def from_random(
     *,
     pattern: Pattern = "unstructured",
     precision: Precision = "float32",
-    beside_float: bool = False,
+    float_dense: Path | None = None,
     seed: int,
     folder: Path,
-    export: Callable[["nn.Module", Path, Precision], Mapping[str, Path]],
+    export: Export,
 ) -> Source:
     """A timm model with random weights, once for every sparsity; every one as ONNX, in float32 as a checkpoint too.
 
@@ -80,7 +82,7 @@ def from_random(
         sparsities: fractions of zeros.
         pattern: where the zeros are: anywhere, or in groups of four inputs.
         precision: of the ONNX files.
-        beside_float: whether files in int8 get the dense model in float32 beside them.
+        float_dense: the dense model in float32, from `dense_in_float`, to be measured beside these files; or None.
         seed: of weights and zeros.
         folder: where the files go.
         export: writes a model to an ONNX file, and beside it the forms that single engines run fast.
@@ -96,12 +98,15 @@ def from_random(
         checkpoint.save_tensors(weights, model.state_dict(), _spec(name))
         checkpoints.append(weights if precision == "float32" else None)
         forms.append(export(model, files[-1], precision))
-    float_dense = None
-    if beside_float and precision != "float32":
-        float_dense = folder / f"{name.replace('/', '_')}_dense_float32.onnx"
-        export(random_model(name, 0.0, seed=seed), float_dense, "float32")
     told = _told(name, pattern, precision)
     return Source(told, tuple(files), checkpoints=tuple(checkpoints), forms=tuple(forms), float_dense=float_dense)
+
+
+def dense_in_float(name: str, *, seed: int, folder: Path, export: Export) -> Path:
+    """The model of `from_random` without zeros, as float32 ONNX in ``folder``; one file serves all its patterns."""
+    path = folder / f"{name.replace('/', '_')}_dense_float32.onnx"
+    export(random_model(name, 0.0, seed=seed), path, "float32")
+    return path
 
 
 def _told(name: str, pattern: Pattern, precision: Precision) -> str:

@@ -244,7 +244,10 @@ def _random_sources(model: str, suite: "LatencySuite", folder: Path) -> "list[So
     from ovit_deploy.bench import source
     from ovit_deploy.cli.random_export import export
 
-    found = []
+    found, float_dense = [], None
+    if suite.beside_float and "int8" in suite.precisions:
+        render.note(f"{model}: exporting with random weights, dense float32")
+        float_dense = source.dense_in_float(model, seed=suite.seed, folder=folder, export=export)
     for precision, pattern in product(suite.precisions, suite.patterns):
         render.note(f"{model}: exporting with random weights, {precision}, {pattern}")
         found.append(
@@ -253,7 +256,7 @@ def _random_sources(model: str, suite: "LatencySuite", folder: Path) -> "list[So
                 suite.sparsities,
                 pattern=pattern,
                 precision=precision,
-                beside_float=suite.beside_float,
+                float_dense=float_dense if precision == "int8" else None,
                 seed=suite.seed,
                 folder=folder,
                 export=export,

@@ -1,9 +1,11 @@
 """How the results of ``bench`` look: tables for engines, one for each of the pruner's cases."""
 
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ovit_deploy.bench import rivals
 from ovit_deploy.bench.verdict import MIN_UNITS, START_SPREAD
 from ovit_deploy.cli import bench_evidence, render
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 TIMES = ("engine", "weights", "median", "p90", "p99", "images/s", "vs twin", "vs ORT twin")
 STARTS = ("engine", "weights", "load s", "compile s", "first ms", "peak MiB", "file MiB")
 LOGITS = ("engine", "weights", "off by", "same top-1", "ran in")
+RIVALS = ("engine", "weights", "vs ORT FP32", "95 % interval", "vs DeepSparse", "vs fastest dense")
 ANSWERS = ("engine", "weights", "top-1", "95 % interval", "images", "against", "only here / there", "McNemar p")
 
 
@@ -30,6 +33,8 @@ def show_latency(rows: "list[Row]", hardware: dict[str, Any], noise: "Noise") ->
         title = f"{model}: batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}{_scenario(part[0])}"
         render.table(f"{title}, latency in ms", TIMES, [_times(row) for row in part])
         render.line()
+        if any(row.vs_float for row in part):
+            _show_rivals(part)
         render.table("cold start and memory", STARTS, [_start(row) for row in part])
         render.line()
         render.table("logits against ONNX Runtime's", LOGITS, [_logits(row) for row in part])
@@ -50,6 +55,27 @@ def show_latency(rows: "list[Row]", hardware: dict[str, Any], noise: "Noise") ->
             f"intervals allow for starts of a process that differ by {START_SPREAD:.0%}; --processes {MIN_UNITS} "
             "measures that, and settles differences of some percent"
         )
+
+
+def _show_rivals(rows: "list[Row]") -> None:
+    """Integers against the dense model in float32, DeepSparse with as many zeros, and the fastest dense engine."""
+    told = [asdict(row) for row in rows]
+    dense = rivals.fastest_dense(told)
+    cells = []
+    for row, own in zip(rows, told, strict=True):
+        gain = row.vs_float
+        interval = f"{gain.low:.2f} to {gain.high:.2f}" if gain else "-"
+        others = (rivals.fastest_deepsparse(told, row.sparsity), dense)
+        factors = [rivals.times_as_fast(own, other) for other in others]
+        cells.append(
+            (row.engine, row.weights, _factor(gain), interval, *(f"{one:.2f}x" if one else "-" for one in factors))
+        )
+    render.table("times as fast as others in these turns", RIVALS, cells)
+    render.line("DeepSparse: with as many zeros, in its fastest precision")
+    if dense:
+        ms = dense["latency"]["median_ms"]
+        render.line(f"fastest dense: {dense['engine']}, {dense['weights']}, {ms:.{_digits(ms)}f} ms")
+    render.line()
 
 
 def show_against(compared: "Against", file: Path) -> None:

@@ -28,11 +28,17 @@ def test_tables_name_the_dense_twin_and_the_json_file(save, capsys: pytest.Captu
 
 
 def test_a_model_with_random_weights_is_measured_in_integers_too(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--model", "test_vit", "--precision", "int8", "--pattern", "block4", "--iterations", "2", "--json")
-    assert run(*flags, "--engine", "onnxruntime", "--engine", "openvino") == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    model = ("--model", "test_vit", "--sparsity", "0.75", "--pattern", "block4")
+    flags = (*model, "--batch-size", "1", "--iterations", "2")
+    assert run("--suite", "int8_latency", *flags, "--engine", "onnxruntime", "--engine", "openvino") == 0
+    shown = capsys.readouterr().out
+    assert "times as fast as others in these turns" in shown
+    assert "fastest dense: " in shown
+    rows = json.loads(Path("bench.json").read_text())["rows"]
     assert {row["model"] for row in rows} == {"test_vit with random weights (zeros in fours, INT8)"}
-    assert [row["agreement"]["top1"] for row in rows if row["agreement"]] == [1.0, 1.0]
+    assert [row["agreement"]["top1"] for row in rows if row["agreement"]] == [1.0] * 4
+    without = [(row["engine"], row["weights"]) for row in rows if not row["vs_float"]]
+    assert without == [("onnxruntime", "dense float32")]
 
 
 def test_json_goes_to_stdout_alone(save, capsys: pytest.CaptureFixture[str]) -> None:
