@@ -29,7 +29,7 @@ from ovit_deploy.pruning.greedy import greedy_curve
 from ovit_deploy.pruning.method import Calibration, Masks, Pruned, Report
 from ovit_deploy.pruning.patterns import parse_pattern
 from ovit_deploy.pruning.refine import refine
-from ovit_deploy.pruning.rounding import check_room, check_rounding
+from ovit_deploy.pruning.rounding import check_rounding
 from ovit_deploy.pruning.scheme import FisherScheme
 from ovit_deploy.pruning.second_order import check_settings, problem_of, prune_in_pieces, required
 from ovit_deploy.pruning.spread import FREE, Spread
@@ -99,9 +99,7 @@ class OViT:
         pattern = parse_pattern(self.pattern).on(masks)
         scheme = Greedy(pattern, self.refine, damping_kind=self.damping_kind, average=self.average)
         problem = problem_of(self, scheme, model, masks, calibration, report, self.spill)
-        problem = replace(problem, weight_bits=self.weight_bits)
-        check_room(problem)
-        return problem
+        return replace(problem, weight_bits=self.weight_bits)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from torch import Tensor
 from ovit_deploy.errors import PruningError
 from ovit_deploy.pruning.fisher import Fishers, Span, invert, places
 from ovit_deploy.pruning.method import target_weights
-from ovit_deploy.pruning.streaming import Problem, Settled, by_pieces, plan, within
+from ovit_deploy.pruning.streaming import Problem, Settled, by_pieces, within
 
 BITS = range(2, 9)
 # In steps; what is exactly between two integers is not beyond the range.
@@ -49,19 +49,6 @@ def check_rounding(weight_bits: int | None, num_recomputations: int) -> None:
         raise PruningError(f"weight_bits is {weight_bits}", f"give {BITS.start} to {BITS.stop - 1}")
     if num_recomputations > 1:
         raise PruningError("weight_bits rounds once, at the end of a pruning", "leave num_recomputations out")
-
-
-def check_room(problem: Problem) -> None:
-    """A channel's scale needs all blocks of the channel: refuse a budget that does not hold all of them.
-
-    Raises:
-        PruningError: They do not fit.
-    """
-    if problem.weight_bits is not None and len(plan(problem)) > 1:
-        raise PruningError(
-            "the Fisher blocks do not fit in the memory budget all at once, which rounding needs",
-            "raise the memory budget, take smaller blocks, or leave weight_bits out",
-        )
 
 
 def round_all(problem: Problem, found: Fishers, settled: Settled) -> Settled:

@@ -116,6 +116,7 @@ def eliminate_all(problem: Problem) -> Solution:
         PruningError: The budget does not hold one block, or calibration gives other samples at each pass.
     """
     groups = plan(problem)
+    check_together(problem, groups)
     weights = target_weights(problem.model, problem.masks)
     curves = {name: empty_curve(problem, weight) for name, weight in weights.items()}
     kept = None
@@ -243,6 +244,19 @@ def plan(problem: Problem) -> list[list[Span]]:
             start += fitting
             room -= fitting * bytes_per_block
     return groups
+
+
+def check_together(problem: Problem, groups: list[list[Span]]) -> None:
+    """Refuse a budget that does not hold all blocks at once where weights are rounded: a scale is that of a channel.
+
+    Raises:
+        PruningError: There are several groups.
+    """
+    if problem.weight_bits is not None and len(groups) > 1:
+        raise PruningError(
+            "the Fisher blocks do not fit in the memory budget all at once, which weight_bits needs",
+            "raise the memory budget, take smaller blocks, or leave weight_bits out",
+        )
 
 
 def held_bytes(problem: Problem, groups: list[list[Span]]) -> int:
