@@ -159,3 +159,18 @@ def test_only_means_over_height_and_width_become_pooling(axes: tuple[int, ...], 
     wanted = images.mean(tuple(axes), keepdims=bool(keepdims), dtype=np.float64)
     np.testing.assert_allclose(run(pooled, images), wanted, rtol=0, atol=1e-6)
     assert Counter(one.op_type for one in pooled.graph)["GlobalAveragePool"] == pools
+
+
+@pytest.mark.parametrize(
+    ("operator", "given"), [("HardSigmoid", {}), ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), ("HardSwish", {})]
+)
+def test_hard_gates_are_clips_and_products(operator: str, given: dict[str, float]) -> None:
+    model = graph_of([helper.make_node(operator, ["images"], ["logits"], **given)], (2, 1001))
+    images = np.linspace(-8, 8, 2002, dtype=np.float32).reshape(2, 1001)
+    slope = given.get("alpha", 1 / 6 if operator == "HardSwish" else 0.2)
+    gate = (slope * images.astype(np.float64) + 0.5).clip(0, 1)
+    spelt = passes.apply(model, ["decompose_hard_gates"])
+    np.testing.assert_allclose(
+        run(spelt, images), gate * images if operator == "HardSwish" else gate, rtol=0, atol=1e-6
+    )
+    assert {node.op_type for node in spelt.graph} == {"Add", "Clip", "Mul"}

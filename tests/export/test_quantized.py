@@ -181,8 +181,11 @@ def test_a_pass_that_moves_a_zero_point_is_refused(
 
 def test_integer_products_need_folded_weights() -> None:
     float_weight, scale = (ir.val(n, const_value=ir.tensor(np.ones(1, np.float32))) for n in ("w", "s"))
-    node = ir.node("QuantizeLinear", [float_weight, scale])
-    graph = ir.Graph([], node.outputs, nodes=[node], initializers=[float_weight, scale], opset_imports={"": 20})
+    quantize = ir.node("QuantizeLinear", [float_weight, scale])
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale])
+    product = ir.node("MatMul", [x := ir.val("x"), dequantize.outputs[0]])
+    steps, constants = [quantize, dequantize, product], [float_weight, scale]
+    graph = ir.Graph([x], product.outputs, nodes=steps, initializers=constants, opset_imports={"": 20})
     with pytest.raises(ExportError, match="to_integer_products requires no weight that is quantized in the graph"):
         passes.apply(ir.Model(graph, ir_version=10), ["to_integer_products"])
 

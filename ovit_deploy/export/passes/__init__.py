@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ovit_deploy.errors import ExportError
+from ovit_deploy.export.passes.decompose_hard_gates import decompose_hard_gates
 from ovit_deploy.export.passes.decompose_layer_norm import counts_from_the_end, decompose_layer_norm
 from ovit_deploy.export.passes.fold_batch_norm import fold_batch_norm, has_constants
 from ovit_deploy.export.passes.fold_constants import fold_constants
 from ovit_deploy.export.passes.fold_quantized_weights import (
     fold_quantized_weights,
     is_not_dequantized_weight,
-    is_of_activation,
     is_only_use,
+    quantizes_weight,
 )
 from ovit_deploy.export.passes.fold_weights import fold_weights, has_one_use, is_of_weight
 from ovit_deploy.export.passes.gemm_to_matmul import gemm_to_matmul, is_plain_gemm
@@ -32,7 +33,8 @@ from ovit_deploy.export.passes.require_symmetric_outputs import (
     is_symmetric,
     require_symmetric_outputs,
 )
-from ovit_deploy.export.passes.to_integer_products import feeds_integer_products, to_integer_products
+from ovit_deploy.export.passes.slice_to_gather import slice_to_gather, takes_one_token
+from ovit_deploy.export.passes.to_integer_products import feeds_integer_products, is_of_input, to_integer_products
 from ovit_deploy.export.zeros import count_zeros
 
 
@@ -66,7 +68,9 @@ STORED_TRANSPOSED = Fact("no transposed weight", "Transpose", lambda node: not i
 AXES_FROM_END = Fact("LayerNormalization over the last axes", "LayerNormalization", counts_from_the_end)
 GELU_ORDERED = Fact("GELU ending in a product with 0.5", "Erf", is_reordered)
 ONE_QUANTIZER = Fact("quantized weights without other uses", "QuantizeLinear", is_only_use)
-STORED_QUANTIZED = Fact("no weight that is quantized in the graph", "QuantizeLinear", is_of_activation)
+STORED_QUANTIZED = Fact(
+    "no weight that is quantized in the graph", "QuantizeLinear", lambda node: not quantizes_weight(node)
+)
 INTEGERS_TRANSPOSED = Fact("no transposed quantized weight", "Transpose", is_not_dequantized_weight)
 ONLY_PRODUCTS = Fact(
     "DequantizeLinear before products of two quantized factors only",
@@ -74,7 +78,9 @@ ONLY_PRODUCTS = Fact(
     feeds_integer_products,
     "outputs are rounded, or a factor is not: quantize with scheme default, or export --profile onnxruntime_int8",
 )
+ONLY_INPUTS = Fact("DequantizeLinear before convolutions in float only", "DequantizeLinear", is_of_input)
 NO_PIXELS = Fact("no ReduceMean over height and width", "ReduceMean", lambda node: not is_over_pixels(node))
+NO_TOKEN = Fact("no Slice of one token", "Slice", lambda node: not takes_one_token(node))
 KNOWN_STATISTICS = Fact("BatchNormalization of constants", "BatchNormalization", has_constants)
 SYMMETRIC = Fact(
     "zero points of 0", "QuantizeLinear", is_symmetric, "quantize with scheme tensorrt: its activations are symmetric"
@@ -91,12 +97,14 @@ PASSES = {
     "fold_weights": Pass(fold_weights, (UNTIED,), (STORED_TRANSPOSED,)),
     "fold_constants": Pass(fold_constants, (STORED_TRANSPOSED,), (without("Constant"), without("Identity"))),
     "decompose_layer_norm": Pass(decompose_layer_norm, (AXES_FROM_END,), (without("LayerNormalization"),)),
+    "decompose_hard_gates": Pass(decompose_hard_gates, (), (without("HardSigmoid"), without("HardSwish"))),
     "fold_quantized_weights": Pass(fold_quantized_weights, (ONE_QUANTIZER,), (STORED_QUANTIZED, INTEGERS_TRANSPOSED)),
     "to_integer_products": Pass(
-        to_integer_products, (STORED_QUANTIZED, without("Constant"), ONLY_PRODUCTS), (without("DequantizeLinear"),)
+        to_integer_products, (STORED_QUANTIZED, without("Constant"), ONLY_PRODUCTS), (ONLY_INPUTS,)
     ),
     "require_symmetric_outputs": Pass(require_symmetric_outputs, (STORED_QUANTIZED,), (SYMMETRIC, OUTPUTS_ROUNDED)),
     "mean_to_pool": Pass(mean_to_pool, (without("Constant"),), (NO_PIXELS,)),
+    "slice_to_gather": Pass(slice_to_gather, (without("Constant"),), (NO_TOKEN,)),
     "fold_batch_norm": Pass(fold_batch_norm, (KNOWN_STATISTICS,), (without("BatchNormalization"),)),
     "reorder_gelu": Pass(reorder_gelu, (without("Gelu"), without("Constant")), (GELU_ORDERED,)),
 }

@@ -32,9 +32,11 @@ def has_constants(node: ir.Node) -> bool:
     return operand(node, 0).shape is not None and all(is_constant(value) for value in node.inputs[1:])
 
 
-def has_dead_channels(node: ir.Node) -> bool:
-    """True if the weight of a channel is 0, as timm begins the last batch norm of a ResNet's blocks."""
-    return has_constants(node) and not array(operand(node, 1)).all()
+def would_make_zeros(node: ir.Node) -> bool:
+    """True after float weights if that of a channel is 0, as timm begins the last batch norm of a ResNet's blocks."""
+    product = operand(node, 0).producer()
+    takes_it = product is not None and len(product.inputs) > 1 and is_constant(product.inputs[1])
+    return takes_it and has_constants(node) and not array(operand(node, 1)).all()
 
 
 def factor_and_summand(tape: Tape, node: ir.Node) -> ir.Value:

@@ -15,23 +15,32 @@ def fold_quantized_weights(model: ir.Model) -> ir.Model:
     Requires:
         a quantized weight has no other use.
     Ensures:
-        no QuantizeLinear of an initializer, no Transpose of a dequantized one.
+        no QuantizeLinear of a weight, no Transpose of a dequantized one.
     """
     for node in nodes(model, "QuantizeLinear"):
-        if constant(operand(node, 0)) is not None:
+        if quantizes_weight(node):
             _fold(model.graph, node)
     return model
 
 
 def is_only_use(node: ir.Node) -> bool:
     """True unless ``node`` quantizes a weight that something else reads, too."""
-    weight = operand(node, 0)
-    return constant(weight) is None or len(list(weight.consumers())) == 1
+    return not quantizes_weight(node) or len(list(operand(node, 0).consumers())) == 1
 
 
-def is_of_activation(node: ir.Node) -> bool:
-    """True unless ``node`` quantizes a constant."""
-    return constant(operand(node, 0)) is None
+def quantizes_weight(node: ir.Node) -> bool:
+    """True if ``node`` quantizes a constant, and not one that layers read as if it came from an image (coordinates)."""
+    if constant(operand(node, 0)) is None:
+        return False
+    values = [node.outputs[0]]
+    while values:
+        value = values.pop()
+        for reader in value.consumers():
+            if reader.op_type in ("DequantizeLinear", "Transpose"):
+                values.append(reader.outputs[0])
+            elif reader.inputs[0] is not value:
+                return True
+    return False
 
 
 def is_not_dequantized_weight(node: ir.Node) -> bool:

@@ -1,4 +1,4 @@
-"""DequantizeLinear, MatMul or Conv -> MatMulInteger or ConvInteger, Add, Cast, Mul."""
+"""DequantizeLinear, MatMul or Conv -> MatMulInteger or ConvInteger, Add, Cast, Mul; or rounded factors in float."""
 
 import numpy as np
 import onnx_ir as ir
@@ -7,6 +7,7 @@ from onnx_ir.tape import Tape
 
 from ovit_deploy.errors import ExportError
 from ovit_deploy.export.passes.graph import array, initializer, is_constant, nodes, operand, replace
+from ovit_deploy.export.passes.integer_forms import has_integer_form
 
 _PRODUCTS = {"MatMul": "MatMulInteger", "Conv": "ConvInteger"}
 
@@ -18,11 +19,14 @@ def to_integer_products(model: ir.Model) -> ir.Model:
 
     The bias is an int32 and is added before the Cast to float, so that it differs by half of s_a s_b at most.
 
+    Convolutions that DeepSparse has in float only (``integer_forms``) take the same rounded factors: the input is
+    dequantized, the weight stored as the multiples of its scale.
+
     Requires:
         weights are stored as integers (``fold_quantized_weights`` before), constants as initializers, and nothing is
         quantized but the factors of products.
     Ensures:
-        no DequantizeLinear.
+        no DequantizeLinear of a weight, and none but before such convolutions.
 
     Raises:
         ExportError: a bias does not fit into 32 bits.
@@ -30,7 +34,7 @@ def to_integer_products(model: ir.Model) -> ir.Model:
     for operator in _PRODUCTS:
         for node in nodes(model, operator):
             if all(_dequantize(operand(node, index)) is not None for index in (0, 1)):
-                _rewrite(node)
+                _rewrite(node) if has_integer_form(node) else _store_float(node)
     return RemoveUnusedNodesPass()(model).model
 
 
@@ -41,6 +45,23 @@ def feeds_integer_products(dequantize: ir.Node) -> bool:
         reader.op_type in _PRODUCTS and all(_dequantize(operand(reader, index)) is not None for index in (0, 1))
         for reader in readers
     )
+
+
+def is_of_input(dequantize: ir.Node) -> bool:
+    """True if ``dequantize`` makes the input of a convolution in float."""
+    readers = list(dequantize.outputs[0].consumers())
+    return not is_constant(operand(dequantize, 0)) and not any(has_integer_form(reader) for reader in readers)
+
+
+def _store_float(product: ir.Node) -> None:
+    """The weight as the multiples of its scale, under its name."""
+    dequantize = _dequantize(operand(product, 1))
+    assert dequantize is not None
+    weight, scale = operand(dequantize, 0), array(operand(dequantize, 1))
+    per_channel = scale.reshape([-1] + [1] * (array(weight).ndim - 1)) if scale.ndim else scale
+    multiples = array(weight).astype(np.float32) * per_channel
+    weight.const_value, weight.dtype = ir.tensor(multiples, name=weight.name), ir.DataType.FLOAT
+    product.replace_input_with(1, weight)
 
 
 def _rewrite(product: ir.Node) -> None:
