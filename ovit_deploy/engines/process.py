@@ -207,6 +207,8 @@ class EngineProcess:
         return EngineError(f"{self.engine} died ({name}) {doing}{last_words}", DEATHS.get(name, ""))
 
     def _last_words(self) -> str:
+        """The assertion that failed, which stands before pages of a native trace; else the last lines."""
         self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").splitlines()
-        return " | ".join([line.strip() for line in lines if line.strip()][-LAST_WORDS:])
+        lines = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        failed = [line for line in lines if line.startswith("Assertion at ")]
+        return " | ".join(failed[-1:] or lines[-LAST_WORDS:])

@@ -88,6 +88,16 @@ def test_the_last_words_of_a_dying_child_are_told(product: Path, images: Path) -
         process.load(product, images, batch_size=2, threads=1)
 
 
+def test_a_failed_assertion_is_told_instead_of_the_trace_after_it(product: Path, images: Path) -> None:
+    trace = "Assertion at src/lib/a.cpp:327\\n\\nBacktrace:\\n 0# 0x7f\\n 1# 0x7e\\n 2# 0x7d\\nPlease email a copy"
+    environment = environments.Environment((sys.executable, "-c", f"import sys; sys.exit('{trace}')"))
+    with (
+        EngineProcess("onnxruntime", environment) as process,
+        pytest.raises(EngineError, match=r"exit code 1\) loading \S+: Assertion at src/lib/a.cpp:327$"),
+    ):
+        process.load(product, images, batch_size=2, threads=1)
+
+
 def test_closing_twice_is_harmless(process: EngineProcess) -> None:
     process.close()
     process.close()
