@@ -33,7 +33,8 @@ class Profile(BaseModel):
         attention: ``plain`` (MatMul, Softmax, MatMul), or ``as_is`` (whatever the model uses).
         passes: names from ``ovit_deploy.export.passes.PASSES``, in order.
         precision: ``float32``, or ``int8`` for a quantized model.
-        tolerance: largest absolute difference of a logit between PyTorch and ONNX Runtime, in float32.
+        tolerance: largest difference of a logit between PyTorch and ONNX Runtime, in float32; a fraction of the largest
+            logit where that is above 1.
         quantization: how ``--quantize`` rounds a float model for this profile: the keys of a recipe's
             ``!QuantizationModifier`` that say what and not when.
         min_agreement: fraction of images that PyTorch and ONNX Runtime must give the same class to, in int8.

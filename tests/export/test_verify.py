@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +7,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from ovit_deploy.errors import ExportError
 from ovit_deploy.export.profile import Profile
-from ovit_deploy.export.verify import check_format, check_zeros, verify
+from ovit_deploy.export.verify import check_answers, check_format, check_zeros, verify
 
 PRUNED = "blocks.0.mlp.fc1.weight"
 
@@ -79,6 +81,24 @@ def test_a_changed_weight_is_found_by_the_logits(
     with pytest.raises(ExportError, match=r"logits differ by .*, more than 0\.0001") as error:
         verify(wrong, model, images, masks=masks, profile=profile)
     assert "tolerance in profile deepsparse" in error.value.hint
+
+
+@pytest.mark.parametrize(("largest", "least", "most"), [(0.5, 9e-5, 1.1e-4), (40.0, 3.6e-3, 4.4e-3)])
+def test_the_tolerance_is_a_fraction_of_large_logits(
+    largest: float, least: float, most: float, profile: Profile, tmp_path: Path
+) -> None:
+    logits = torch.tensor([[largest, -largest / 2]])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("images", "logits")]
+    for differ in (least, most):
+        stored = numpy_helper.from_array(np.array(differ, np.float32), "by")
+        moved = [helper.make_node("Add", ["images", "by"], ["logits"])]
+        graph = helper.make_graph(moved, "moved", ends[:1], ends[1:], [stored])
+        opset = helper.make_opsetid("", profile.opset)
+        onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[opset]), tmp_path / f"{differ}.onnx")
+    check = partial(check_answers, images=logits, logits=logits, batch_size=1, profile=profile, level="ORT_ENABLE_ALL")
+    assert check(tmp_path / f"{least}.onnx").max_abs_difference == pytest.approx(least, rel=1e-2)
+    with pytest.raises(ExportError, match="logits differ by"):
+        check(tmp_path / f"{most}.onnx")
 
 
 def test_not_a_number_is_not_within_the_tolerance(
