@@ -35,6 +35,7 @@ def flops(model: nn.Module, names: Iterable[str]) -> Flops:
         for name in found
         if name.endswith(".weight")
     ]
+    modes = [(module, module.training) for module in model.modules()]
     counter: Any = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
@@ -42,6 +43,8 @@ def flops(model: nn.Module, names: Iterable[str]) -> Flops:
     finally:
         for hook in hooks:
             hook.remove()
+        for module, training in modes:
+            module.training = training
     return Flops(counter.get_total_flops(), found)
 
 

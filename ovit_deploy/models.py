@@ -163,9 +163,9 @@ def _create(spec: ModelSpec, *, pretrained: bool) -> "nn.Module":
 
 def _thin(model: "nn.Module", structure: dict[str, Any]) -> None:
     """Without the parts that the checkpoint has no more."""
-    from ovit_deploy.structure import Structure, shrink
+    from ovit_deploy.structure import read_structure, rebuild
 
-    shrink(model, Structure.from_dict(structure))
+    rebuild(model, read_structure(structure))
 
 
 def _merge(model: "nn.Module", per_block: dict[str, int]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ovit_deploy.errors import ModelError, PruningError
+from ovit_deploy.errors import ModelError, PruningError, RecipeError
 from ovit_deploy.explain import pieces
 from ovit_deploy.explain.forms import COPIES, Combination, Form, added, value_ms
 from ovit_deploy.explain.session import Bench
@@ -113,6 +113,10 @@ def thinned_to(recipe: Recipe, latency: Latency, model: nn.Module, target_ms: fl
     """
     hint = "use HeadWidthPruningModifier for heads and neurons"
     modifier = recipe.only(StructuredModifier, "a target latency needs one modifier that removes parts", hint)
+    if modifier.parts in (("channels",), ("embedding",)):
+        raise RecipeError(
+            f"{recipe.source}: what {modifier.parts[0]} takes is not measured", "give it a budget of flops"
+        )
     dense_ms = predicted_ms(latency, model)
     if target_ms >= dense_ms:
         raise PruningError(

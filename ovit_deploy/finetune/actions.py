@@ -16,10 +16,9 @@ from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.attempts import Attempt, attempted, undone_if_it_fails
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
-from ovit_deploy.finetune.thinning import thin
+from ovit_deploy.finetune.thinning import recalibrate_batch_norms, thin
 from ovit_deploy.finetune.tree import digest
 from ovit_deploy.pruning import Calibration, FisherAverage, Method, Pruned, SparseMLMagnitude, apply
-from ovit_deploy.pruning.batch_norm import recalibrate
 from ovit_deploy.pruning.healing import heal
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.ranks import ALONE, Ranks
@@ -48,7 +47,7 @@ from ovit_deploy.recipe.timeline import (
     WeightDecay,
 )
 from ovit_deploy.selectors import prunable
-from ovit_deploy.structure import Structure, blocks_of, merge_tokens
+from ovit_deploy.structure import AnyStructure, blocks_of, merge_tokens
 
 
 class Calibrate(Protocol):
@@ -86,7 +85,7 @@ class State:
     ranks: Ranks = ALONE
     shelf: Shelf = NOWHERE  # where a pruning keeps what it has so far
     at_once: int | None = None  # images, where memory ran out with training.batch_size
-    structure: Structure | None = None  # of a model that parts were removed from
+    structure: AnyStructure | None = None  # of a model that parts were removed from
     first_costs: dict[str, int] = field(default_factory=dict)  # by place: of the model when its removals began
     batch_norm_images: Calibration | None = None  # what batch norms are recalibrated on after a pruning
 
@@ -275,7 +274,7 @@ def _attempt(attempt: Attempt, action: Prune, state: State, sparsity: float) -> 
         state.ranks.take_first([*state.model.parameters(), *state.masks.values()])
         warn_of_collapse(pruned.masks, state.report)
         afterwards = _heal(state, before, pruned.masks, modifier.heal_samples) if modifier.heal_samples else {}
-        afterwards |= _recalibrate(state)
+        afterwards |= recalibrate_batch_norms(state)
         loss_after = _calibration_loss(state.model, calibration)
         increase = None if loss_before is None else _difference(loss_after, loss_before)
     return {
@@ -298,14 +297,6 @@ def _heal(state: State, before: masking.Masks, masks: masking.Masks, num_samples
     )
     write(state.model, healed.weights)
     return {"healing": {"samples": num_samples, "before": healed.errors_before, "after": healed.errors_after}}
-
-
-def _recalibrate(state: State) -> dict[str, Any]:
-    """Statistics of batch norms as the pruned model has them; SparseML leaves them to training."""
-    if state.batch_norm_images is None or state.compat == "sparseml":
-        return {}
-    renewed = recalibrate(state.model, state.batch_norm_images.batches())
-    return {"batch_norms_recalibrated": renewed} if renewed else {}
 
 
 def _loss_before(model: nn.Module, calibration: Calibration | None, pruned: Pruned) -> float | None:

@@ -40,7 +40,7 @@ from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.recipe.structured import StructuredModifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Action, Distill, Prune
-from ovit_deploy.structure import Structure, merging_of
+from ovit_deploy.structure import merging_of, read_structure
 from ovit_deploy.working_folder import RESUME
 
 MOST_AT_ONCE = 64  # calibration images
@@ -161,7 +161,7 @@ def run(
             compat=recipe.compat,
             ranks=ranks,
             shelf=Shelf(kept / "pruning") if not methods else NOWHERE,
-            structure=Structure.from_dict(choice.spec.structure) if choice.spec.structure else None,
+            structure=read_structure(choice.spec.structure) if choice.spec.structure else None,
             batch_norm_images=calibration(min(NUM_IMAGES, len(data.train))),  # type: ignore[arg-type]
         )
         loop.train(

@@ -20,7 +20,7 @@ from ovit_deploy.finetune.losses import StepLoss
 from ovit_deploy.finetune.tree import Tree
 from ovit_deploy.pruning import FisherAverage
 from ovit_deploy.recipe.timeline import Timeline
-from ovit_deploy.structure import Structure
+from ovit_deploy.structure import read_structure
 
 # fields of State that are saved as they are
 _PLAIN = ("scores", "before", "first_sparsity", "first_costs", "trainable", "prunings", "at_once")
@@ -96,7 +96,7 @@ class Standing:
         """
         self.step, self.acted, self.left_out = tree["step"], tree["acted"], tree["left_out"]
         if tree["structure"] is not None:
-            thinning.put_back(self.state, Structure.from_dict(tree["structure"]))
+            thinning.put_back(self.state, read_structure(tree["structure"]))
             if self.average is not None:
                 self.average.restart()
         for action in timeline.past(self.step * step, step, including=self.acted):

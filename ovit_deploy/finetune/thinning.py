@@ -6,37 +6,43 @@ any pruning; the teacher stays the dense model.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ovit_deploy.finetune.evaluate import evaluate
-from ovit_deploy.pruning import Calibration, depth, head_width
+from ovit_deploy.pruning import Calibration, channels, depth, head_width
+from ovit_deploy.pruning.batch_norm import recalibrate
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.structured import Budget, Removal, Settings
-from ovit_deploy.recipe.structured import Latency, StructuredModifier
+from ovit_deploy.recipe.structured import ChannelPruningModifier, Latency, StructuredModifier
 from ovit_deploy.recipe.timeline import Thin
 from ovit_deploy.structure import (
-    Cut,
+    AnyStructure,
+    Cuts,
+    Kept,
     Prices,
-    Structure,
+    Shapes,
     Times,
     counting,
     cut,
     macs,
     parameters,
+    rebuild,
     remove,
-    shrink,
     structure_of,
 )
+from ovit_deploy.structure.bill import bill_of
+from ovit_deploy.structure.channels import shapes_of
+from ovit_deploy.structure.cutting import carry_out
+from ovit_deploy.structure.dependencies import groups_of
 
 if TYPE_CHECKING:
     from ovit_deploy.finetune.actions import State
 
-Cuts = Mapping[str, Cut | None]
 _NS = 1_000_000  # in a millisecond
 
 
@@ -49,38 +55,88 @@ def thin(action: Thin, state: "State", epoch: float) -> dict[str, Any]:
     """
     modifier, started = action.modifier, time.perf_counter()
     state.report(f"epoch {epoch:g}: remove {modifier.describe(action.sparsity)}")
-    costs, structure = prices_of(state.model, modifier), structure_of(state.model)
-    now = costs.of(structure)
+    if isinstance(modifier, ChannelPruningModifier):
+        counted = _of_channels(state.model, modifier)
+    else:
+        counted = _of_blocks(state.model, modifier)
+    now = counted.cost()
     first = state.first_costs.setdefault(action.place, now)
     calibration = state.calibration(modifier.num_images) if modifier.num_images else None
-    removal = choose(state.model, modifier, Budget(costs, now, round(first * (1 - action.sparsity))), calibration)
+    removal = counted.choose(round(first * (1 - action.sparsity)), calibration)
     apply(removal, state)
+    renewed = recalibrate_batch_norms(state)
     after = None if calibration is None else evaluate(state.model, calibration.batches()).loss
-    left = structure_of(state.model)
-    state.report(
-        f"epoch {epoch:g}: {len(left.blocks)} blocks, {left.num_heads} heads and {left.num_neurons} neurons are left, "
-        f"{costs.of(left) / first:.2%} of the {modifier.kind}"
-    )
+    left, cost = state.structure, counted.cost()
+    assert left is not None
+    state.report(f"epoch {epoch:g}: {counted.left()} are left, {cost / first:.2%} of the {modifier.kind}")
     return {
         "event": "thin",
         "epoch": epoch,
         "method": modifier.short_name,
-        "sparsity": 1 - costs.of(left) / first,
+        "sparsity": 1 - cost / first,
         "predicted_loss_increase": removal.predicted_loss,
         "measured_loss_increase": None if after is None else after - removal.details["calibration_loss"],
         "seconds": time.perf_counter() - started,
         "details": removal.details
-        | {"budget": modifier.kind, "cost_before": now, "cost_after": costs.of(left), "structure": left.as_dict()},
+        | {"budget": modifier.kind, "cost_before": now, "cost_after": cost, "structure": left.as_dict()}
+        | renewed,
     }
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """How a model's parts are counted and chosen: what it costs at present, what goes for a budget, what is left."""
+
+    cost: Callable[[], int]
+    choose: Callable[[int, Calibration | None], Removal]
+    left: Callable[[], str]
+
+
+def _of_blocks(model: nn.Module, modifier: StructuredModifier) -> _Counted:
+    prices = prices_of(model, modifier)
+
+    def cost() -> int:
+        return prices.of(structure_of(model))
+
+    def chosen(budget: int, calibration: Calibration | None) -> Removal:
+        return choose(model, modifier, Budget(prices, cost(), budget), calibration)
+
+    def left() -> str:
+        structure = structure_of(model)
+        return f"{len(structure.blocks)} blocks, {structure.num_heads} heads and {structure.num_neurons} neurons"
+
+    return _Counted(cost, chosen, left)
+
+
+def _of_channels(model: nn.Module, modifier: ChannelPruningModifier) -> _Counted:
+    groups = groups_of(model)
+    bill = bill_of(model, groups, modifier.budget)
+    whole = {group.name: group.count for group in groups}
+    kept = dict(whole)
+
+    def cost() -> int:
+        return bill.of({name: whole[name] - count for name, count in kept.items()})
+
+    def chosen(budget: int, calibration: Calibration | None) -> Removal:
+        removal = channels.choose(model, settings_of(modifier), bill, budget, calibration)
+        kept.update(removal.details["channels"])
+        return removal
+
+    return _Counted(cost, chosen, lambda: f"{sum(kept.values())} of {sum(whole.values())} channels")
+
+
+def settings_of(modifier: StructuredModifier) -> Settings:
+    """What a modifier says of the choice."""
+    known = {field.name for field in fields(Settings)}
+    return Settings(**{key: value for key, value in modifier.model_dump().items() if key in known})
 
 
 def choose(model: nn.Module, modifier: StructuredModifier, budget: Budget, calibration: Calibration | None) -> Removal:
     """What a modifier removes of the model to meet a budget; the model is left as it was found."""
-    known = {field.name for field in fields(Settings)}
-    settings = Settings(**{key: value for key, value in modifier.model_dump().items() if key in known})
+    settings = settings_of(modifier)
     if "blocks" in modifier.parts:
         return depth.choose(model, settings, budget, calibration)
-    parts: list[head_width.Part] = [part for part in modifier.parts if part != "blocks"]
+    parts: list[head_width.Part] = [part for part in modifier.parts if part in ("heads", "neurons")]
     return head_width.choose(model, parts, settings, budget, calibration)
 
 
@@ -100,6 +156,7 @@ def prices_of(model: nn.Module, modifier: StructuredModifier) -> Prices:
             return counting(parameters(model), neuron=1)
         case "blocks":
             return counting(parameters(model), block=1)
+    raise AssertionError(f"{modifier.kind} are not counted by prices")
 
 
 def times_of(latency: Latency) -> Times:
@@ -117,16 +174,39 @@ def apply(removal: Removal, state: "State") -> None:
     """Let the rest compensate, remove, and cut all that goes with the parameters; zeros that masks hold stay zeros."""
     write(state.model, {name: value * state.masks.get(name, 1) for name, value in removal.weights.items()})
     before = dict(state.model.named_parameters())
-    _follow(state, before, remove(state.model, removal.kept))
+    if isinstance(removal.kept, Kept):
+        _follow(state, before, remove(state.model, removal.kept))
+        state.structure = structure_of(state.model)
+    else:
+        carry_out(state.model, removal.kept)
+        _follow(state, before, removal.kept)
+        state.structure = _with(state, removal.kept)
 
 
-def put_back(state: "State", structure: Structure) -> None:
+def _with(state: "State", cuts: Cuts) -> Shapes:
+    """The structure, with the tensors that were cut now."""
+    shapes = shapes_of(state.model)
+    known = state.structure.of if isinstance(state.structure, Shapes) else {}
+    return Shapes({name: shapes[name] for name in shapes if name in known or name in cuts})
+
+
+def recalibrate_batch_norms(state: "State") -> dict[str, Any]:
+    """Statistics of batch norms as the pruned model has them; SparseML leaves them to training."""
+    if state.batch_norm_images is None or state.compat == "sparseml":
+        return {}
+    renewed = recalibrate(state.model, state.batch_norm_images.batches())
+    return {"batch_norms_recalibrated": renewed} if renewed else {}
+
+
+def put_back(state: "State", structure: AnyStructure) -> None:
     """Bring a run that is resumed to the structure of its checkpoint, whose tensors are loaded afterwards."""
     before = dict(state.model.named_parameters())
-    _follow(state, before, shrink(state.model, structure))
+    _follow(state, before, rebuild(state.model, structure))
+    state.structure = structure
 
 
 def _follow(state: "State", before: Mapping[str, nn.Parameter], cuts: Cuts) -> None:
+    cuts = {name: how for name, how in cuts.items() if name in before}  # of parameters; buffers have no followers
     gone = {name for name, how in cuts.items() if how is None}
     for name in cut_optimizer(state.optimizer, before, dict(state.model.named_parameters()), cuts):
         state.report(f"{name}: the optimizer's memory of it has another shape than it, and begins anew")
@@ -140,7 +220,6 @@ def _follow(state: "State", before: Mapping[str, nn.Parameter], cuts: Cuts) -> N
     if state.averages:
         state.report("the averages of Fisher matrices begin anew, for matrices of other shapes")
         state.averages.clear()
-    state.structure = structure_of(state.model)
 
 
 def _cut_tensors(tensors: dict[str, Tensor], cuts: Cuts) -> None:

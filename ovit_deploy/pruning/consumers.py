@@ -1,4 +1,6 @@
-"""What calibration tells of the layers that heads and neurons feed, their consumers: ``attn.proj`` and ``mlp.fc2``.
+"""What calibration tells of the layers that heads, neurons and channels feed, their consumers.
+
+A linear layer, such as ``attn.proj`` and ``mlp.fc2``; a convolution is one with its unfolded patches as tokens.
 
 All of it comes from per-sample gradients of the consumers' weights, the same that oViT's Fisher is made of. With
 ``gate gradient`` is meant the derivative of a sample's loss by a factor on a head, a neuron or a branch, at 1: for
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ovit_deploy.pruning.gradients import SampleGradients, check_against_autograd
+from ovit_deploy.pruning.gradients import SampleGradients, check_against_autograd, layer_of
 from ovit_deploy.pruning.method import Calibration
 from ovit_deploy.pruning.samples import batch_gradients, mean_over_images, share
 
@@ -40,12 +42,18 @@ class Consumer:
         self.squares_G = self.w_OI.new_zeros((inputs - int(self.has_bias)) // self.group)
 
     def add(self, gradients: SampleGradients) -> None:
-        """Take a batch in; gradients stay products of deltas and inputs, whose Gram matrices over tokens suffice."""
+        """Take a batch in; where tokens are few, gradients stay products, whose Gram matrices over tokens suffice."""
         x_NTI, d_NTO = gradients.inputs_NTGI[:, :, 0], gradients.deltas_NTGO[:, :, 0]
         if self.has_bias:
             x_NTI = torch.cat([x_NTI, x_NTI.new_ones(*x_NTI.shape[:2], 1)], 2)
-        self.a_II += x_NTI.flatten(0, 1).T @ (d_NTO @ d_NTO.mT @ x_NTI).flatten(0, 1)
-        self.b_OO += d_NTO.flatten(0, 1).T @ (x_NTI @ x_NTI.mT @ d_NTO).flatten(0, 1)
+        if x_NTI.shape[1] ** 2 > self.w_OI.numel():  # more numbers than a gradient itself has
+            for d_TO, x_TI in zip(d_NTO, x_NTI, strict=True):
+                g_OI = d_TO.T @ x_TI
+                self.a_II += g_OI.T @ g_OI
+                self.b_OO += g_OI @ g_OI.T
+        else:
+            self.a_II += x_NTI.flatten(0, 1).T @ (d_NTO @ d_NTO.mT @ x_NTI).flatten(0, 1)
+            self.b_OO += d_NTO.flatten(0, 1).T @ (x_NTI @ x_NTI.mT @ d_NTO).flatten(0, 1)
         gates_NI = (x_NTI * (d_NTO @ self.w_OI)).sum(1)
         inside_NI = gates_NI[:, : gates_NI.shape[1] - int(self.has_bias)]
         self.squares_G += inside_NI.unflatten(1, (-1, self.group)).sum(2).square().sum(0)
@@ -88,9 +96,8 @@ def consumers_of(model: nn.Module, groups: dict[str, int], calibration: Calibrat
 
 
 def _consumer(model: nn.Module, name: str, group: int) -> Consumer:
-    layer = model.get_submodule(name.removesuffix(".weight"))
-    assert isinstance(layer, nn.Linear)
-    weight_OI = layer.weight.detach()
+    layer = layer_of(model, name)
+    weight_OI = layer.weight.detach().flatten(1)
     if layer.bias is None:
         return Consumer(weight_OI, group, has_bias=False)
     return Consumer(torch.cat([weight_OI, layer.bias.detach()[:, None]], 1), group, has_bias=True)

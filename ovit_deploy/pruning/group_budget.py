@@ -1,7 +1,8 @@
 """How far each curve of groups is followed, so that what is left costs no more than a budget at the least loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import inf
 
 from ovit_deploy.errors import PruningError
@@ -20,10 +21,7 @@ class Offer:
 
 
 def spend(offers: Mapping[str, Offer], *, cost: int, budget: int) -> dict[str, int]:
-    """How many steps of each curve are taken, by its name.
-
-    Steps are taken by their loss for what they save, on the lower convex hull of each curve, until ``cost`` is at most
-    ``budget``; then the dearest that turn out not to be needed are given back. The greedy solution of a knapsack.
+    """How many steps of each curve are taken, by its name, where what a step saves depends on no other curve.
 
     Args:
         offers: curves whose groups may go.
@@ -33,23 +31,46 @@ def spend(offers: Mapping[str, Offer], *, cost: int, budget: int) -> dict[str, i
     Raises:
         PruningError: all that may go is not enough.
     """
+    saved = {name: [0, *accumulate(offer.saved)] for name, offer in offers.items()}
+    return spend_counting(
+        offers, lambda taken: cost - sum(saved[name][steps] for name, steps in taken.items()), budget=budget
+    )
+
+
+def spend_counting(
+    offers: Mapping[str, Offer], cost_of: Callable[[Mapping[str, int]], int], *, budget: int
+) -> dict[str, int]:
+    """How many steps of each curve are taken, by its name.
+
+    Steps are taken by their loss for what they save, on the lower convex hull of each curve, until what is left costs
+    at most ``budget``; then the dearest that turn out not to be needed are given back. The greedy solution of a
+    knapsack.
+
+    Args:
+        offers: curves whose groups may go, and about what their steps save.
+        cost_of: what is left costs, exactly, after so many steps of each.
+        budget: of what stays.
+
+    Raises:
+        PruningError: all that may go is not enough.
+    """
     names, taken, order = list(offers), dict.fromkeys(offers, 0), []
-    for _, number, step in _by_slope(offers):
-        if cost <= budget:
+    for _, number, _step in _by_slope(offers):
+        if cost_of(taken) <= budget:
             break
-        order.append((names[number], offers[names[number]].saved[step]))
+        order.append(names[number])
         taken[names[number]] += 1
-        cost -= order[-1][1]
-    if cost > budget:
+    if cost_of(taken) > budget:
         raise PruningError(
-            f"all that may be removed leaves a cost of {cost:,}, the budget is {budget:,}",
-            "raise what may stay (a lower final_sparsity), or lower the floors (min_heads, min_width, min_blocks)",
+            f"all that may be removed leaves a cost of {cost_of(taken):,}, the budget is {budget:,}",
+            "raise what may stay (a lower final_sparsity), or lower the floors (min_heads, min_width, min_channels, "
+            "min_blocks)",
         )
-    closed = set()
-    for name, saved in reversed(order):
-        if name not in closed and cost + saved <= budget:
-            taken[name] -= 1
-            cost += saved
+    closed: set[str] = set()
+    for name in reversed(order):
+        fewer = taken | {name: taken[name] - 1}
+        if name not in closed and cost_of(fewer) <= budget:
+            taken = fewer
         else:
             closed.add(name)
     return taken

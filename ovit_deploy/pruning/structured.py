@@ -1,4 +1,4 @@
-"""Which heads, neurons or blocks of a vision transformer to remove, and what the rest becomes.
+"""Which heads, neurons or blocks of a vision transformer, or channels of another network, to remove.
 
     saliency    of a group                                                                update of the rest
     obs         group OBS (group_obs.py), greedy, re-evaluated at each step               compensate
@@ -7,7 +7,7 @@
     loss        blocks only: the calibration loss without it, measured (measured_depth.py) none
 
 Curves of all layers compete by loss for what they cost (group_budget.py). What differs between heads and neurons, and
-blocks, is in head_width.py and depth.py.
+blocks, is in head_width.py and depth.py, of channels in channels.py.
 """
 
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ovit_deploy.structure import Kept, Prices
+from ovit_deploy.structure import Cuts, Kept, Prices
 
-Part = Literal["heads", "neurons", "blocks"]
+Part = Literal["heads", "neurons", "blocks", "channels"]
 Saliency = Literal["obs", "taylor", "magnitude", "loss"]
 
 
@@ -29,10 +29,11 @@ class Settings:
         saliency: see above.
         num_grads: calibration images whose gradients are taken; magnitude takes none.
         damp: of OBS, relative to the mean diagonal.
-        multiple_of: what divides the width of a block afterwards, where it is cut.
+        multiple_of: what divides the width of a block, or a number of channels, afterwards, where it is cut.
         min_heads: that each block keeps.
         min_width: that each block keeps.
         min_blocks: that the network keeps.
+        min_channels: that each group keeps.
     """
 
     saliency: Saliency = "obs"
@@ -42,6 +43,7 @@ class Settings:
     min_heads: int = 1
     min_width: int = 8
     min_blocks: int = 1
+    min_channels: int = 8
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,11 @@ class Budget:
 class Removal:
     """What stays, and new values of parameters that compensate, shaped as they are before the removal.
 
+    Of a vision transformer ``kept`` tells parts, of another network how tensors are cut.
     ``predicted_loss`` is the increase that OBS expects; None where the saliency is none of a loss.
     """
 
-    kept: Kept
+    kept: Kept | Cuts
     weights: dict[str, Tensor]
     predicted_loss: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
@@ -73,9 +76,10 @@ def layer_of(model: nn.Module, weight: str) -> nn.Linear:
     return layer
 
 
-def new_values(name: str, layer: nn.Linear, w_OI: Tensor) -> dict[str, Tensor]:
+def new_values(name: str, layer: nn.Linear | nn.Conv2d, w_OI: Tensor) -> dict[str, Tensor]:
     """Values of a weight, and its bias where ``w_OI`` has it as a last column."""
     w_OI = w_OI.to(layer.weight.dtype)
     if layer.bias is None:
-        return {name: w_OI}
-    return {name: w_OI[:, :-1].contiguous(), name.replace("weight", "bias"): w_OI[:, -1].contiguous()}
+        return {name: w_OI.reshape(layer.weight.shape)}
+    bias = name.removesuffix("weight") + "bias"
+    return {name: w_OI[:, :-1].reshape(layer.weight.shape).contiguous(), bias: w_OI[:, -1].contiguous()}

@@ -40,6 +40,7 @@ from ovit_deploy.recipe.pruners import (
 )
 from ovit_deploy.recipe.quantization import QuantizationModifier
 from ovit_deploy.recipe.structured import (
+    ChannelPruningModifier,
     DepthPruningModifier,
     HeadPruningModifier,
     HeadWidthPruningModifier,
@@ -128,6 +129,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         WidthPruningModifier,
         HeadWidthPruningModifier,
         DepthPruningModifier,
+        ChannelPruningModifier,
         TokenMergingModifier,
     )
 }

@@ -1,4 +1,7 @@
-"""Modifiers that remove parts of a vision transformer for good: heads, neurons of MLPs, blocks. No zeros are left."""
+"""Modifiers that remove parts of a network for good, so that no zeros are left.
+
+Of vision transformers heads, neurons of MLPs and blocks; of convolutional and hybrid networks channels.
+"""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -8,8 +11,8 @@ from ovit_deploy.recipe.declaration import Declaration, Modifier
 from ovit_deploy.recipe.schedule import Interpolation, interpolate, update_epochs
 from ovit_deploy.recipe.sparsifier import Fraction
 
-Part = Literal["heads", "neurons", "blocks"]
-Kind = Literal["heads", "neurons", "blocks", "flops", "parameters", "latency"]
+Part = Literal["heads", "neurons", "blocks", "channels"]
+Kind = Literal["heads", "neurons", "blocks", "channels", "flops", "parameters", "latency"]
 Saliency = Literal["obs", "taylor", "magnitude", "loss"]
 
 
@@ -103,6 +106,8 @@ class StructuredModifier(Modifier):
     def _can_be_scored(self) -> "StructuredModifier":
         if self.saliency == "loss" and self.parts != ("blocks",):
             raise ValueError("saliency loss is measured of blocks only: use obs, taylor or magnitude")
+        if self.saliency == "taylor" and self.parts == ("channels",):
+            raise ValueError("saliency taylor is not known of channels: use obs or magnitude")
         return self
 
 
@@ -146,3 +151,17 @@ class DepthPruningModifier(StructuredModifier):
     )
     budget: Literal["blocks", "flops", "parameters", "latency"] = "blocks"
     min_blocks: int = Field(1, ge=1, description="that the network keeps")
+
+
+class ChannelPruningModifier(StructuredModifier):
+    """Remove channels of convolutional and hybrid networks from all layers that make, pass on or read them.
+
+    Which channels go together is read off the model; those that a LayerNorm, attention or a grouped convolution mixes
+    stay.
+    """
+
+    parts: ClassVar[tuple[Part, ...]] = ("channels",)
+
+    budget: Literal["channels", "flops", "parameters"] = "flops"
+    multiple_of: int = Field(8, ge=1, description="numbers of channels that are cut become multiples of it")
+    min_channels: int = Field(8, ge=1, description="that each group keeps")

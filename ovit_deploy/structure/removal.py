@@ -1,7 +1,6 @@
 """Parts of a network taken out for good: smaller matrices, not zeros in large ones.
 
-A removal is planned as data first (`cuts`): for each parameter the indices that stay along each dimension. The same
-plan cuts what goes with parameters: masks, an optimizer's moments, an average.
+A removal is planned as data first (`cuts`), for each parameter.
 """
 
 from collections.abc import Mapping
@@ -9,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ovit_deploy.errors import ModelError
+from ovit_deploy.structure.cutting import Cut, carry_out
 from ovit_deploy.structure.sizes import Structure
 from ovit_deploy.structure.vit import blocks_of, structure_of
 
-Cut = tuple[tuple[int, Tensor], ...]  # (dimension, indices that stay), one after the other
 Numbers = Mapping[int, tuple[int, ...]]
 
 
@@ -39,13 +38,6 @@ def everything(model: nn.Module) -> Kept:
         {block.number: tuple(range(block.heads)) for block in blocks},
         {block.number: tuple(range(block.width)) for block in blocks},
     )
-
-
-def cut(tensor: Tensor, how: Cut) -> Tensor:
-    """A copy of what stays of ``tensor``."""
-    for dim, index in how:
-        tensor = tensor.index_select(dim, index.to(tensor.device))
-    return tensor.clone() if not how else tensor
 
 
 def cuts(model: nn.Module, kept: Kept) -> dict[str, Cut | None]:
@@ -93,13 +85,10 @@ def remove(model: Any, kept: Kept) -> dict[str, Cut | None]:
             raise ModelError("the model is quantized: its parts cannot be removed", "remove parts first, then quantize")
         if number not in kept.heads:
             delattr(model.blocks, str(number))
-            continue
-        for name, parameter in list(block.named_parameters()):
-            how = plan[f"blocks.{number}.{name}"]
-            assert how is not None
-            if how:
-                _replace(block, name, nn.Parameter(cut(parameter.detach(), how), parameter.requires_grad))
-        _tell_sizes(block)
+    carry_out(model, plan)
+    for block in blocks_of(model).values():
+        block.attn.attn_dim = block.attn.proj.in_features
+        block.attn.num_heads = block.attn.attn_dim // block.attn.head_dim
     return plan
 
 
@@ -120,17 +109,3 @@ def shrink(model: nn.Module, structure: Structure) -> dict[str, Cut | None]:
 
 def _layers(block: Any) -> tuple[nn.Module, ...]:
     return block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2
-
-
-def _replace(block: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    path, _, leaf = name.rpartition(".")
-    setattr(block.get_submodule(path), leaf, parameter)
-
-
-def _tell_sizes(block: Any) -> None:
-    """Let the modules say the sizes that their weights have now."""
-    for layer in _layers(block):
-        assert isinstance(layer, nn.Linear)
-        layer.out_features, layer.in_features = layer.weight.shape
-    block.attn.attn_dim = block.attn.proj.in_features
-    block.attn.num_heads = block.attn.attn_dim // block.attn.head_dim

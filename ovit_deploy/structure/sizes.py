@@ -1,5 +1,10 @@
-"""How many heads and neurons each block of a network has: plain data, written as JSON into checkpoints."""
+"""What is left of a network: plain data, written as JSON into checkpoints.
 
+Of a vision transformer, how many heads and neurons each block has (`Structure`); of any other network, the shapes of
+the tensors that were cut (`Shapes`).
+"""
+
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,3 +57,52 @@ class Structure:
                 "the checkpoint's structure is not one: blocks, heads or neurons are missing", "prune again"
             )
         return cls(blocks)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes that cut parameters and buffers have now, by name."""
+
+    of: Mapping[str, tuple[int, ...]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"shapes": {name: list(shape) for name, shape in self.of.items()}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Shapes":
+        """The shapes that a checkpoint tells.
+
+        Raises:
+            ModelError: they are none.
+        """
+        try:
+            shapes = {str(name): tuple(int(size) for size in shape) for name, shape in values["shapes"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"the checkpoint's structure cannot be read: {error!r}", "copy it again") from error
+        if not shapes or not all(shape and min(shape) > 0 for shape in shapes.values()):
+            raise ModelError("the checkpoint's structure is not one: a shape is empty", "prune again")
+        return cls(shapes)
+
+    def refuse_larger(self, whole: Mapping[str, tuple[int, ...]]) -> None:
+        """Compare with the shapes of a model.
+
+        Raises:
+            ModelError: the model has no such tensor, or a smaller one.
+        """
+        for name, shape in self.of.items():
+            there = whole.get(name, ())
+            if len(there) != len(shape) or any(size < mine for size, mine in zip(there, shape, strict=True)):
+                raise ModelError(f"{name}: the structure has more than the model", "check --checkpoint")
+
+
+AnyStructure = Structure | Shapes
+
+
+def read_structure(values: dict[str, Any]) -> AnyStructure:
+    """The structure that a checkpoint tells, of either kind.
+
+    Raises:
+        ModelError: it is none.
+    """
+    return Shapes.from_dict(values) if "shapes" in values else Structure.from_dict(values)

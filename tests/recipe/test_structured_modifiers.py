@@ -38,7 +38,7 @@ def test_parts_go_before_zeros_and_integers_come() -> None:
     assert plan.final_sparsity == 0.5
 
 
-@pytest.mark.parametrize("tag", ["Head", "Width", "Depth", "HeadWidth"])
+@pytest.mark.parametrize("tag", ["Head", "Width", "Depth", "HeadWidth", "Channel"])
 def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
     read = parse_recipe(recipe(f"- !{tag}PruningModifier {ONCE}"))
     assert parse_recipe(write(read)).modifiers == read.modifiers
@@ -63,6 +63,8 @@ def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
             "budget",
         ),
         (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, saliency: loss}}"), "saliency loss is measured of blocks only"),
+        (recipe(f"- !ChannelPruningModifier {ONCE[:-1]}, saliency: taylor}}"), "taylor is not known of channels"),
+        (recipe(f"- !ChannelPruningModifier {ONCE[:-1]}, budget: latency}}"), "budget"),
         (recipe("- !StructuredPruningModifier {}"), "use !HeadPruningModifier"),
         (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, budget: latency}}"), "prune --target-latency measures it"),
     ],
