@@ -31,6 +31,7 @@ from ovit_deploy.recipe.timeline import (
     Score,
     SetParameters,
     Thin,
+    ThinLayers,
     Train,
     WeightDecay,
 )
@@ -131,6 +132,8 @@ def _describe(item: Dated, targets: dict[str, list[str]]) -> tuple[str, str]:
             return "prune", f"{kind} to {sparsity:.2%} of {len(targets[place])} tensors"
         case Thin(modifier=modifier, sparsity=sparsity):
             return "remove", modifier.describe(sparsity)
+        case ThinLayers(modifier=modifier):
+            return "remove", modifier.describe()
         case MergeTokens(modifier=modifier):
             return "merge", modifier.describe()
         case Score(place=place):

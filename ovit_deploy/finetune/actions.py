@@ -15,6 +15,7 @@ from ovit_deploy.finetune import dynamic
 from ovit_deploy.finetune import masks as masking
 from ovit_deploy.finetune.attempts import Attempt, attempted, undone_if_it_fails
 from ovit_deploy.finetune.evaluate import evaluate
+from ovit_deploy.finetune.layer_thinning import thin_layers
 from ovit_deploy.finetune.methods import MAGNITUDE_MODIFIERS, average_of, calibrated, method_of, sparseml_method_of
 from ovit_deploy.finetune.thinning import recalibrate_batch_norms, thin
 from ovit_deploy.finetune.tree import digest
@@ -43,6 +44,7 @@ from ovit_deploy.recipe.timeline import (
     Score,
     SetParameters,
     Thin,
+    ThinLayers,
     Train,
     WeightDecay,
 )
@@ -97,6 +99,8 @@ def carry_out(action: Action, state: State, epoch: float) -> None:
             _prune(action, state, epoch)
         case Thin():
             state.prunings.append(thin(action, state, epoch))
+        case ThinLayers():
+            state.prunings.append(thin_layers(action.modifier, state, epoch))
         case MergeTokens():
             _merge_tokens(action, state, epoch)
         case Score():

@@ -35,6 +35,7 @@ from ovit_deploy.pruning import Calibration, Method, Ranks
 from ovit_deploy.pruning.batch_norm import NUM_IMAGES
 from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 from ovit_deploy.recipe import Recipe, Timeline, timeline
+from ovit_deploy.recipe.filters import LayerThinningModifier
 from ovit_deploy.recipe.pruners import GradientPruningModifier
 from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.recipe.structured import StructuredModifier
@@ -204,7 +205,8 @@ def _dated(recipe: Recipe, ranks: Ranks) -> str:
 
 def _command(recipe: Recipe, name: str, ranks: Ranks, track: TrackerName | None) -> str:
     """How a user goes on with a run."""
-    prunes = any(isinstance(modifier, Sparsifier | StructuredModifier) for modifier in recipe.modifiers)
+    removes = Sparsifier | StructuredModifier | LayerThinningModifier
+    prunes = any(isinstance(modifier, removes) for modifier in recipe.modifiers)
     program = "ovit-deploy" if ranks.size == 1 else f"torchrun --nproc-per-node {ranks.size} -m ovit_deploy"
     tracked = f" --track {track}" if track else ""
     return f"{program} {'prune' if prunes else 'train'} --resume {name}{tracked}"

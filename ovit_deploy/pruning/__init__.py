@@ -36,6 +36,7 @@ A method = curvature x saliency x update x allocation:
     GradientWeight     none                  sum_i |g_i w|  none          any, global by default
     GlobalMagnitude    none                  |w|            none          global
     UniformMagnitude   none                  |w|            none          shares
+    FilterMagnitude    none                  row norm       none          uniform, or shared by groups of layers
     Movement           none                  -sum_t g_t w   none          uniform | global
     SparseStart        none                  |w|            none          Erdos-Renyi(-kernel) | uniform
     Wanda              inputs, diagonal      |w| |x|        none          shares, uniform in every row
@@ -48,7 +49,7 @@ SparseStart, which knows none. OViT can swap weights in a block after allocation
 integers (rounding.py). What the methods with a Fisher differ in is scheme.py, what they share second_order.py and
 streaming.py; the layer-wise ones share layerwise.py.
 
-What removes heads, neurons and blocks instead of making zeros is in structured.py.
+What removes heads, neurons, blocks and channels instead of making zeros is in structured.py.
 
 Each method is a frozen dataclass with one verb, :meth:`~ovit_deploy.pruning.method.Method.prune`, which leaves the
 model alone; :func:`apply` then copies its answer into it.

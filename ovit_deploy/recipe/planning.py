@@ -21,6 +21,7 @@ from ovit_deploy.recipe.timeline import (
     Score,
     SetParameters,
     Thin,
+    ThinLayers,
     Timeline,
     Train,
     WeightDecay,
@@ -113,6 +114,8 @@ class _Teller:
                 return self.event(epoch, "prune", what, place=place, sparsity=sparsity)
             case Thin(modifier=modifier, sparsity=sparsity, place=place):
                 return self.event(epoch, "remove", modifier.describe(sparsity), place=place)
+            case ThinLayers(modifier=modifier, place=place):
+                return self.event(epoch, "remove", modifier.describe(), place=place)
             case MergeTokens(modifier=modifier):
                 return self.event(epoch, "merge", modifier.describe())
             case Score(place=place):

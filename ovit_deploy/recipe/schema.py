@@ -9,6 +9,7 @@ from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.augmentation import Augmentation, NamedAugmentation
 from ovit_deploy.recipe.declaration import Compat, Declaration, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
+from ovit_deploy.recipe.filters import LayerThinningModifier, StructuredPruningModifier
 from ovit_deploy.recipe.merging import TokenMergingModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
@@ -130,6 +131,8 @@ MODIFIERS: dict[str, type[Modifier]] = {
         HeadWidthPruningModifier,
         DepthPruningModifier,
         ChannelPruningModifier,
+        StructuredPruningModifier,
+        LayerThinningModifier,
         TokenMergingModifier,
     )
 }

@@ -1,15 +1,12 @@
 """Modifiers that other tools know and we do not carry out yet: each is refused by name, with what to do instead."""
 
 _MAGNITUDE = "use !GMPruningModifier or !GlobalMagnitudePruningModifier"
-_STRUCTURED = "use !HeadPruningModifier, !WidthPruningModifier or !HeadWidthPruningModifier"
 _FAST = "use !FastOViTPruningModifier, whose damp is relative to the mean diagonal"
 _QUANTIZE = "use !QuantizationModifier; recipes/README.md lists its keys"
 
 NOT_YET: dict[str, str] = {
     "FastCAPPruningModifier": _FAST,
     "TopKASTPruningModifier": "it trains weights that it leaves out; use !RigLPruningModifier or !ACDCPruningModifier",
-    "StructuredPruningModifier": f"it removes whole filters; {_STRUCTURED}",
-    "LayerThinningModifier": f"layers are thinned where they are pruned: {_STRUCTURED}",
     "LayerPruningModifier": "it names layers; use !DepthPruningModifier, which chooses blocks",
     "PowerpropagationModifier": f"it trains other weights than it stores; {_MAGNITUDE}",
     "ASRegModifier": "remove it: regularisers cannot be scheduled",

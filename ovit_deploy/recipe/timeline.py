@@ -8,6 +8,7 @@ from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe import sparseml
 from ovit_deploy.recipe.declaration import Compat, Modifier
 from ovit_deploy.recipe.dynamic import ACDCPruningModifier, MovementPruningModifier, RigLPruningModifier
+from ovit_deploy.recipe.filters import LayerThinningModifier, StructuredPruningModifier
 from ovit_deploy.recipe.merging import TokenMergingModifier
 from ovit_deploy.recipe.modifiers import (
     ConstantPruningModifier,
@@ -32,6 +33,8 @@ _OTHER_STEPS = (
     MovementPruningModifier,
     RigLPruningModifier,
     StructuredModifier,
+    StructuredPruningModifier,
+    LayerThinningModifier,
     TokenMergingModifier,
 )
 
@@ -56,6 +59,14 @@ class Thin:
 
     modifier: StructuredModifier
     sparsity: float
+    place: str
+
+
+@dataclass(frozen=True)
+class ThinLayers:
+    """Remove filters or channels of zeros."""
+
+    modifier: LayerThinningModifier
     place: str
 
 
@@ -154,6 +165,7 @@ class Freeze:
 Action = (
     Prune
     | Thin
+    | ThinLayers
     | MergeTokens
     | Score
     | Densify
@@ -227,7 +239,7 @@ class Timeline:
 
     def past(self, epoch: float, step: float, *, including: bool) -> list[Action]:
         """The settings (all but prunings and removals) of the steps before ``epoch``'s; ``including`` its own."""
-        settings = [item for item in self.dated if not isinstance(item.action, Prune | Thin)]
+        settings = [item for item in self.dated if not isinstance(item.action, Prune | Thin | ThinLayers)]
         if self.compat == "sparseml":
             end = round(epoch / step) + including
             return [item.action for item in settings if sparseml.first_step(item.epoch, step) < end]
@@ -245,8 +257,8 @@ def timeline(recipe: Recipe) -> Timeline:
     """The dated actions of ``recipe``.
 
     Training lasts to the largest end of an `EpochRangeModifier`, else to the last modifier's end. At one epoch,
-    settings come before removals, those before pruning, pruning before quantization, and among equals the file's order
-    holds.
+    settings come before removals, those before pruning, pruning before the removal of zeros, that before quantization,
+    and among equals the file's order holds.
 
     Raises:
         RecipeError: ``compat: sparseml`` is asked for, and a modifier follows other steps than SparseML's; or parts are
@@ -276,7 +288,7 @@ def timeline(recipe: Recipe) -> Timeline:
 def _check_removals(dated: list[Dated]) -> None:
     quantized = min((item.epoch for item in dated if isinstance(item.action, Quantize)), default=inf)
     for item in dated:
-        if isinstance(item.action, Thin) and item.epoch > quantized:
+        if isinstance(item.action, Thin | ThinLayers) and item.epoch > quantized:
             raise RecipeError(
                 f"{item.action.place}: removes parts at epoch {item.epoch:g}, quantized from epoch {quantized:g} on",
                 "remove first, then quantize",
@@ -285,7 +297,7 @@ def _check_removals(dated: list[Dated]) -> None:
 
 def _rank(action: Action) -> int:
     """Which comes first at one epoch."""
-    last = (Thin, MergeTokens, Prune, Quantize, Freeze)
+    last = (Thin, MergeTokens, Prune, ThinLayers, Quantize, Freeze)
     return last.index(type(action)) + 1 if isinstance(action, last) else 0
 
 
@@ -296,6 +308,8 @@ def _dated(modifier: Modifier, place: str, batch_size: int) -> list[Dated]:
             return [*scored, *(Dated(epoch, _prune(modifier, place, grown)) for epoch, grown in _prunings(modifier))]
         case StructuredModifier():
             return [Dated(epoch, Thin(modifier, sparsity, place)) for epoch, sparsity in modifier.dates]
+        case LayerThinningModifier():
+            return [Dated(epoch, ThinLayers(modifier, place)) for epoch in modifier.dates]
         case TokenMergingModifier():
             return [Dated(modifier.start, MergeTokens(modifier))]
         case ACDCPruningModifier():

@@ -3,11 +3,15 @@ import pytest
 from ovit_deploy.errors import RecipeError
 from ovit_deploy.recipe.load import parse_recipe
 from ovit_deploy.recipe.planning import events
-from ovit_deploy.recipe.timeline import MergeTokens, Prune, Quantize, Thin, timeline
+from ovit_deploy.recipe.timeline import MergeTokens, Prune, Quantize, Thin, ThinLayers, timeline
 from ovit_deploy.recipe.write import write
 
 GRADUAL = "- !HeadWidthPruningModifier {final_sparsity: 0.5, start_epoch: 1, end_epoch: 3, update_frequency: 1}"
 ONCE = "{final_sparsity: 0.25, start_epoch: 2, end_epoch: 2}"
+
+
+FILTERS = "{init_sparsity: 0.1, final_sparsity: 0.5, start_epoch: 0, end_epoch: 2, update_frequency: 1"
+MAP = "param_group_dependency_map: {'a, b': [c, d]}\n      start_epoch: 2\n      update_epochs: [3, 4]"
 
 
 def recipe(*modifiers: str) -> str:
@@ -38,6 +42,28 @@ def test_parts_go_before_zeros_and_integers_come() -> None:
     assert plan.final_sparsity == 0.5
 
 
+def test_sparsemls_tags_are_planned_and_written_as_they_were_read() -> None:
+    read = parse_recipe(
+        recipe(
+            f"- !StructuredPruningModifier {FILTERS}, mask_type: channel}}", "- !LayerThinningModifier", f"    {MAP}"
+        )
+    )
+    assert parse_recipe(write(read)).modifiers == read.modifiers
+    assert [(item.epoch, type(item.action)) for item in timeline(read).dated] == [
+        (0, Prune),
+        (1, Prune),
+        (2, Prune),
+        (2, ThinLayers),
+        (3, ThinLayers),
+        (4, ThinLayers),
+    ]
+    thinning = read.modifiers[-1]
+    assert thinning.groups == [(("a", "b"), ("c", "d"))]
+    assert [event.what for event in events(read) if event.action == "remove"] == [
+        "filters of zeros in 1 groups of layers"
+    ] * 3
+
+
 @pytest.mark.parametrize("tag", ["Head", "Width", "Depth", "HeadWidth", "Channel"])
 def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
     read = parse_recipe(recipe(f"- !{tag}PruningModifier {ONCE}"))
@@ -65,7 +91,22 @@ def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
         (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, saliency: loss}}"), "saliency loss is measured of blocks only"),
         (recipe(f"- !ChannelPruningModifier {ONCE[:-1]}, saliency: taylor}}"), "taylor is not known of channels"),
         (recipe(f"- !ChannelPruningModifier {ONCE[:-1]}, budget: latency}}"), "budget"),
-        (recipe("- !StructuredPruningModifier {}"), "use !HeadPruningModifier"),
+        (recipe(f"- !StructuredPruningModifier {FILTERS}, mask_type: '2:4'}}"), "mask_type"),
+        (
+            recipe(f"- !StructuredPruningModifier {FILTERS}, param_groups: [[a, b], [b, c]]}}"),
+            "b in more than one group",
+        ),
+        (
+            "compat: sparseml\n" + recipe(f"- !StructuredPruningModifier {FILTERS}}}"),
+            "does not follow SparseML's steps",
+        ),
+        (recipe("- !LayerThinningModifier {param_group_dependency_map: {a: [b]}, strict: false}"), "remove the key"),
+        (recipe("- !LayerThinningModifier {param_group_dependency_map: {a: [b]}, end_epoch: 3}"), "stays so"),
+        (recipe("- !LayerThinningModifier {param_group_dependency_map: {}}"), "param_group_dependency_map"),
+        (
+            recipe("- !QuantizationModifier {start_epoch: 1}", "- !LayerThinningModifier", f"    {MAP}"),
+            "quantized from epoch 1",
+        ),
         (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, budget: latency}}"), "prune --target-latency measures it"),
     ],
 )
