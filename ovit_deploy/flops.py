@@ -11,6 +11,7 @@ from typing import Any
 import timm.data
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -38,7 +39,7 @@ def flops(model: nn.Module, names: Iterable[str]) -> Flops:
     modes = [(module, module.training) for module in model.modules()]
     counter: Any = FlopCounterMode(display=False)
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:  # CPU kernels of attention are not counted
             model.eval()(image)
     finally:
         for hook in hooks:
