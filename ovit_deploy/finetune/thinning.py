@@ -7,9 +7,10 @@ any pruning; the teacher stays the dense model.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,7 +19,12 @@ from ovit_deploy.pruning import Calibration, channels, depth, head_width
 from ovit_deploy.pruning.batch_norm import recalibrate
 from ovit_deploy.pruning.method import write
 from ovit_deploy.pruning.structured import Budget, Removal, Settings
-from ovit_deploy.recipe.structured import ChannelPruningModifier, Latency, StructuredModifier
+from ovit_deploy.recipe.structured import (
+    ChannelPruningModifier,
+    EmbeddingPruningModifier,
+    Latency,
+    StructuredModifier,
+)
 from ovit_deploy.recipe.timeline import Thin
 from ovit_deploy.structure import (
     AnyStructure,
@@ -39,6 +45,7 @@ from ovit_deploy.structure.bill import bill_of
 from ovit_deploy.structure.channels import shapes_of
 from ovit_deploy.structure.cutting import carry_out
 from ovit_deploy.structure.dependencies import groups_of
+from ovit_deploy.structure.stream import stream_of
 
 if TYPE_CHECKING:
     from ovit_deploy.finetune.actions import State
@@ -55,7 +62,7 @@ def thin(action: Thin, state: "State", epoch: float) -> dict[str, Any]:
     """
     modifier, started = action.modifier, time.perf_counter()
     state.report(f"epoch {epoch:g}: remove {modifier.describe(action.sparsity)}")
-    if isinstance(modifier, ChannelPruningModifier):
+    if isinstance(modifier, ChannelPruningModifier | EmbeddingPruningModifier):
         counted = _of_channels(state.model, modifier)
     else:
         counted = _of_blocks(state.model, modifier)
@@ -108,8 +115,12 @@ def _of_blocks(model: nn.Module, modifier: StructuredModifier) -> _Counted:
     return _Counted(cost, chosen, left)
 
 
-def _of_channels(model: nn.Module, modifier: ChannelPruningModifier) -> _Counted:
-    groups = groups_of(model)
+def _of_channels(model: nn.Module, modifier: ChannelPruningModifier | EmbeddingPruningModifier) -> _Counted:
+    settings = settings_of(modifier)
+    if isinstance(modifier, EmbeddingPruningModifier):
+        groups, settings = (stream_of(model),), replace(settings, min_channels=modifier.min_width)
+    else:
+        groups = groups_of(model)
     bill = bill_of(model, groups, modifier.budget)
     whole = {group.name: group.count for group in groups}
     kept = dict(whole)
@@ -118,7 +129,7 @@ def _of_channels(model: nn.Module, modifier: ChannelPruningModifier) -> _Counted
         return bill.of({name: whole[name] - count for name, count in kept.items()})
 
     def chosen(budget: int, calibration: Calibration | None) -> Removal:
-        removal = channels.choose(model, settings_of(modifier), bill, budget, calibration)
+        removal = channels.choose(model, settings, bill, budget, calibration)
         kept.update(removal.details["channels"])
         return removal
 
@@ -180,7 +191,8 @@ def apply(removal: Removal, state: "State") -> None:
     else:
         carry_out(state.model, removal.kept)
         _follow(state, before, removal.kept)
-        state.structure = _with(state, removal.kept)
+        is_vit = isinstance(state.model, VisionTransformer)
+        state.structure = structure_of(state.model) if is_vit else _with(state, removal.kept)
 
 
 def _with(state: "State", cuts: Cuts) -> Shapes:

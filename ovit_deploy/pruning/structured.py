@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ovit_deploy.structure import Cuts, Kept, Prices
 
-Part = Literal["heads", "neurons", "blocks", "channels"]
+Part = Literal["heads", "neurons", "blocks", "channels", "embedding"]
 Saliency = Literal["obs", "taylor", "magnitude", "loss"]
 
 

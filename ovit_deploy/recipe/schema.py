@@ -43,6 +43,7 @@ from ovit_deploy.recipe.quantization import QuantizationModifier
 from ovit_deploy.recipe.structured import (
     ChannelPruningModifier,
     DepthPruningModifier,
+    EmbeddingPruningModifier,
     HeadPruningModifier,
     HeadWidthPruningModifier,
     WidthPruningModifier,
@@ -130,6 +131,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         WidthPruningModifier,
         HeadWidthPruningModifier,
         DepthPruningModifier,
+        EmbeddingPruningModifier,
         ChannelPruningModifier,
         StructuredPruningModifier,
         LayerThinningModifier,

@@ -11,8 +11,8 @@ from ovit_deploy.recipe.declaration import Declaration, Modifier
 from ovit_deploy.recipe.schedule import Interpolation, interpolate, update_epochs
 from ovit_deploy.recipe.sparsifier import Fraction
 
-Part = Literal["heads", "neurons", "blocks", "channels"]
-Kind = Literal["heads", "neurons", "blocks", "channels", "flops", "parameters", "latency"]
+Part = Literal["heads", "neurons", "blocks", "channels", "embedding"]
+Kind = Literal["heads", "neurons", "blocks", "channels", "embedding", "flops", "parameters", "latency"]
 Saliency = Literal["obs", "taylor", "magnitude", "loss"]
 
 
@@ -106,6 +106,8 @@ class StructuredModifier(Modifier):
     def _can_be_scored(self) -> "StructuredModifier":
         if self.saliency == "loss" and self.parts != ("blocks",):
             raise ValueError("saliency loss is measured of blocks only: use obs, taylor or magnitude")
+        if self.saliency != "magnitude" and self.parts == ("embedding",):
+            raise ValueError(f"saliency {self.saliency} is not known of the embedding: leave it out")
         if self.saliency == "taylor" and self.parts == ("channels",):
             raise ValueError("saliency taylor is not known of channels: use obs or magnitude")
         return self
@@ -165,3 +167,18 @@ class ChannelPruningModifier(StructuredModifier):
     budget: Literal["channels", "flops", "parameters"] = "flops"
     multiple_of: int = Field(8, ge=1, description="numbers of channels that are cut become multiples of it")
     min_channels: int = Field(8, ge=1, description="that each group keeps")
+
+
+class EmbeddingPruningModifier(StructuredModifier):
+    """Remove channels of a ViT's residual stream, the same in all blocks: a narrower embedding.
+
+    LayerNorms take their statistics of what stays, so the model changes more than the channels alone are worth: leave
+    it time to train, or remove in several steps.
+    """
+
+    parts: ClassVar[tuple[Part, ...]] = ("embedding",)
+
+    saliency: Saliency = Field("magnitude", description="squares of all weights of a channel; no other is known")
+    budget: Literal["embedding", "flops", "parameters"] = "embedding"
+    multiple_of: int = Field(32, ge=1, description="the width becomes a multiple of it")
+    min_width: int = Field(32, ge=1, description="of the embedding, afterwards")

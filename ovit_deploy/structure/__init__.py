@@ -16,6 +16,7 @@ sizes.py      `Structure` and `Shapes`, which checkpoints carry as JSON
 vit.py        the blocks of timm's VisionTransformer, or an error that says why a model has none that we know
 removal.py    parts taken out of a ViT in place; a fresh one brought to a structure
 channels.py   the same of channels in networks of any make
+stream.py     the same of a ViT's residual stream: its embedding width
 dependencies.py  which channels go together, by torch-pruning; tried before they are believed
 costs.py      parameters and multiply-accumulates of a structure, exactly; its time, from measured curves
 merging.py    tokens merged at run time (ToMe)

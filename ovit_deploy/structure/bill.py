@@ -16,7 +16,7 @@ from torch import nn
 from ovit_deploy.flops import flops
 from ovit_deploy.structure.channels import Group
 
-Kind = Literal["channels", "flops", "parameters"]
+Kind = Literal["channels", "embedding", "flops", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def bill_of(model: nn.Module, groups: Iterable[Group], kind: Kind) -> Bill:
     named = {group.name: group for group in groups}
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     match kind:
-        case "channels":
+        case "channels" | "embedding":
             return Bill(named, {}, {}, channel=1, rest=0)
         case "parameters":
             return Bill(named, shapes, dict.fromkeys(shapes, 1), channel=0, rest=0)

@@ -22,9 +22,10 @@ class BlockSizes:
 
 @dataclass(frozen=True)
 class Structure:
-    """The blocks that there are, in their order."""
+    """The blocks that there are, in their order; the embedding width where it is less than timm's."""
 
     blocks: tuple[BlockSizes, ...]
+    embed_dim: int | None = None
 
     @property
     def num_heads(self) -> int:
@@ -38,7 +39,8 @@ class Structure:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"blocks": [asdict(block) for block in self.blocks]}
+        width = {} if self.embed_dim is None else {"embed_dim": self.embed_dim}
+        return {"blocks": [asdict(block) for block in self.blocks]} | width
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Structure":
@@ -48,15 +50,18 @@ class Structure:
             ModelError: it is none.
         """
         try:
+            width = None if values.get("embed_dim") is None else int(values["embed_dim"])
             blocks = tuple(BlockSizes(**{key: int(size) for key, size in block.items()}) for block in values["blocks"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the checkpoint's structure cannot be read: {error!r}", "copy it again") from error
         numbers = [block.number for block in blocks]
+        if width is not None and width < 1:
+            raise ModelError("the checkpoint's structure is not one: its width is none", "prune again")
         if not blocks or numbers != sorted(set(numbers)) or min(min(b.heads, b.width) for b in blocks) < 1:
             raise ModelError(
                 "the checkpoint's structure is not one: blocks, heads or neurons are missing", "prune again"
             )
-        return cls(blocks)
+        return cls(blocks, width)
 
 
 @dataclass(frozen=True)

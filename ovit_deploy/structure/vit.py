@@ -30,13 +30,15 @@ def blocks_of(model: nn.Module) -> dict[int, Any]:
 
 
 def structure_of(model: nn.Module) -> Structure:
-    """How many heads and neurons each block has.
+    """How many heads and neurons each block has, and the width where it is not the one that timm built.
 
     Raises:
         ModelError: as `blocks_of`.
     """
-    blocks = blocks_of(model).items()
-    return Structure(tuple(BlockSizes(n, block.attn.num_heads, block.mlp.fc1.out_features) for n, block in blocks))
+    blocks = blocks_of(model)
+    sizes = tuple(BlockSizes(n, block.attn.num_heads, block.mlp.fc1.out_features) for n, block in blocks.items())
+    width = next(iter(blocks.values())).attn.qkv.in_features
+    return Structure(sizes, None if width == model.embed_dim else width)
 
 
 def _unknown(block: Any) -> str | None:

@@ -64,7 +64,7 @@ def test_sparsemls_tags_are_planned_and_written_as_they_were_read() -> None:
     ] * 3
 
 
-@pytest.mark.parametrize("tag", ["Head", "Width", "Depth", "HeadWidth", "Channel"])
+@pytest.mark.parametrize("tag", ["Head", "Width", "Depth", "HeadWidth", "Channel", "Embedding"])
 def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
     read = parse_recipe(recipe(f"- !{tag}PruningModifier {ONCE}"))
     assert parse_recipe(write(read)).modifiers == read.modifiers
@@ -90,6 +90,7 @@ def test_every_modifier_is_planned_and_written_as_it_was_read(tag: str) -> None:
         ),
         (recipe(f"- !HeadPruningModifier {ONCE[:-1]}, saliency: loss}}"), "saliency loss is measured of blocks only"),
         (recipe(f"- !ChannelPruningModifier {ONCE[:-1]}, saliency: taylor}}"), "taylor is not known of channels"),
+        (recipe(f"- !EmbeddingPruningModifier {ONCE[:-1]}, saliency: obs}}"), "not known of the embedding"),
         (recipe(f"- !ChannelPruningModifier {ONCE[:-1]}, budget: latency}}"), "budget"),
         (recipe(f"- !StructuredPruningModifier {FILTERS}, mask_type: '2:4'}}"), "mask_type"),
         (

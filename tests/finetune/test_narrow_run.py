@@ -1,0 +1,54 @@
+"""A run in which a ViT's embedding gets narrower while it trains, after heads and neurons went."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from run_to_kill import images
+
+from ovit_deploy import models
+from ovit_deploy.checkpoint import ModelSpec
+from ovit_deploy.data import Preprocessing, eval_loader
+from ovit_deploy.errors import ModelError
+from ovit_deploy.finetune.evaluate import evaluate
+from ovit_deploy.finetune.run import run
+from ovit_deploy.models import Choice
+from ovit_deploy.recipe.load import parse_recipe
+from ovit_deploy.structure import structure_of
+
+SPEC = ModelSpec("vit_tiny_patch16_224", {"img_size": 16, "patch_size": 8, "embed_dim": 48, "depth": 2})
+NARROW = """
+training: {batch_size: 16}
+modifiers:
+  - !EpochRangeModifier {start_epoch: 0, end_epoch: 1.5}
+  - !HeadPruningModifier {final_sparsity: 0.3, start_epoch: 0, end_epoch: 0, saliency: magnitude}
+  - !EmbeddingPruningModifier
+    init_sparsity: 0.2
+    final_sparsity: 0.5
+    start_epoch: 0.25
+    end_epoch: 0.75
+    update_frequency: 0.5
+    multiple_of: 8
+    min_width: 8
+  - !DistillationModifier {}
+"""
+
+
+def test_the_file_alone_rebuilds_the_narrower_model(tmp_path: Path) -> None:
+    finished = run(parse_recipe(NARROW, source="r.yaml"), Choice(SPEC), images(), runs=tmp_path)
+    model = models.build(models.choose(None, checkpoint=finished.folder / "model.safetensors", pretrained=False))
+    assert structure_of(model).as_dict() == finished.facts["structure"]
+    assert finished.facts["structure"]["embed_dim"] == 24 and structure_of(model).num_heads == 4
+    found = evaluate(model, eval_loader(images().test, Preprocessing.of(model)))
+    assert found.loss == pytest.approx(finished.facts["final"]["loss"], abs=1e-5)
+    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
+
+
+def test_other_networks_have_no_such_stream(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="known of timm's VisionTransformer only"):
+        run(
+            parse_recipe(NARROW.replace("!HeadP", "!SetWeightDecayModifier {weight_decay: 0} #"), source="r.yaml"),
+            Choice(ModelSpec("test_resnet", {"img_size": 32})),
+            images(),
+            runs=tmp_path,
+        )
