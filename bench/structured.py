@@ -4,8 +4,8 @@
     python bench/structured.py --checkpoint ... --data DATA --epochs 4 --bench      # also times
 
 1. Half of the FLOPs goes in heads and neurons, by group OBS and by magnitude, once; then the same epochs of training
-2. Dense, unstructured (deit_75), structured (group OBS) and combined (deit_heads_width_75, which is INT8), all trained
-   for 14 epochs: exported, and timed on every CPU engine that is here.
+2. Dense, unstructured (deit_75), structured (deit_heads_width) and combined (deit_heads_width_75, which is INT8), all
+   trained for 14 epochs with the dense model as teacher: exported, and timed on every CPU engine that is here.
 
 All of it goes through the command line, run by run; a run that is there already is taken as it is. Writes the runs'
 own figures, and those of `bench --json`, into one JSON file.
@@ -73,12 +73,12 @@ def contenders(checkpoint: str, data: str, padding: int) -> dict[str, tuple[str,
     every = {"num_epochs": LENGTH, "crop_padding": padding}
     dense = run("train", "structured_dense", "dense_longer", checkpoint, data, restarts_until=6, cycle=2, **every)
     unstructured = run("prune", "structured_deit_75", "deit_75", checkpoint, data, pruned_by=6, **every)
-    structured = recover("structured_obs", data, LENGTH, padding)
+    structured = run("prune", "structured_heads_width", "deit_heads_width", checkpoint, data, thinned=6, **every)
     combined = run("prune", "structured_combined", "deit_heads_width_75", checkpoint, data, **every)
     return {
         "dense": ("structured_dense", dense, FLOAT),
         "unstructured": ("structured_deit_75", unstructured, FLOAT),
-        "structured": (f"structured_obs_{LENGTH}ep", structured, FLOAT),
+        "structured": ("structured_heads_width", structured, FLOAT),
         "combined": ("structured_combined", combined, INT8),
     }
 

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,14 @@ def test_a_model_that_cannot_be_traced_is_refused(images: Tensor, profile: Profi
 
     with pytest.raises(ExportError, match="cannot be traced"):
         to_onnx(Branching(), images, profile=profile)
+
+
+def test_zeros_that_a_mask_left_with_a_sign_lose_it(model: nn.Module, images: Tensor, profile: Profile) -> None:
+    masked = copy.deepcopy(model)
+    weight = masked.get_parameter("blocks.0.mlp.fc1.weight")
+    with torch.no_grad():
+        weight.mul_(weight.new_zeros(()))
+    assert bool(weight.signbit().any())
+    found = to_onnx(masked, images, profile=profile).graph.initializers["blocks.0.mlp.fc1.weight"].const_value
+    assert found is not None
+    assert not np.signbit(found.numpy()).any()
