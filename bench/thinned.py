@@ -2,9 +2,9 @@
 
     python bench/thinned.py --out bench/results/<machine>/thinned.json       # about 6 minutes; it wants a quiet machine
 
-Half of the heads, half of the MLP widths, both, or half of the blocks are removed, and the files take turns on each engine.
-Told are the part of the FLOPs and of the time that is left, the time with a 95 % interval (bootstrap over rounds); layers
-are profiled after that and added up by what they are, so that one sees which do not follow.
+Half of the heads, half of the MLP widths, both, or half of the blocks are removed, and the files take turns on each
+engine. Told are the part of the FLOPs and of the time that is left, the time with a 95 % interval (bootstrap over
+rounds); layers are profiled after that and added up by what they are, so that one sees which do not follow.
 """
 
 import argparse
@@ -109,9 +109,8 @@ def main() -> None:
         rows = [told(row, counted) for row in measure_latency(subject_of(folder, given.batch_size), settings)]
     for row in rows:
         low, high = row["interval95"]
-        print(
-            f"{row['engine']:12s} {row['form']:20s} FLOPs {row['of_flops']:.3f}  time {row['of_time']:.3f} ({low:.3f} to {high:.3f})"
-        )
+        shares = f"FLOPs {row['of_flops']:.3f}  time {row['of_time']:.3f} ({low:.3f} to {high:.3f})"
+        print(f"{row['engine']:12s} {row['form']:20s} {shares}")
     document = {"format": 1, "kind": "thinned", "model": MODEL, "batch_size": given.batch_size}
     results.write(given.out, document | {"hardware": hardware.describe(), "rows": rows})
 

@@ -38,7 +38,7 @@ def to_onnx(model: nn.Module, images: torch.Tensor, *, profile: Profile) -> ir.M
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, in evaluation mode, without gradients; zeros lose the sign that a mask has left them (-0.0)."""
+    """A copy on the CPU, in evaluation mode, without gradients; zeros lose the sign that masks have left (-0.0)."""
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.add_(0)
