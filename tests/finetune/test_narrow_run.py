@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import onnx_ir
+import onnxruntime as ort
 import pytest
 import torch
 from run_to_kill import images
@@ -10,6 +12,8 @@ from ovit_deploy import models
 from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.data import Preprocessing, eval_loader
 from ovit_deploy.errors import ModelError
+from ovit_deploy.export.profile import load_profile
+from ovit_deploy.export.to_onnx import to_onnx
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.run import run
 from ovit_deploy.models import Choice
@@ -41,7 +45,10 @@ def test_the_file_alone_rebuilds_the_narrower_model(tmp_path: Path) -> None:
     assert finished.facts["structure"]["embed_dim"] == 24 and structure_of(model).num_heads == 4
     found = evaluate(model, eval_loader(images().test, Preprocessing.of(model)))
     assert found.loss == pytest.approx(finished.facts["final"]["loss"], abs=1e-5)
-    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
+    some = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    onnx_ir.save(to_onnx(model, some, profile=load_profile("deepsparse")), tmp_path / "narrow.onnx")
+    (logits,) = ort.InferenceSession(tmp_path / "narrow.onnx").run(None, {"images": some.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), model(some), rtol=0, atol=1e-5)
 
 
 def test_other_networks_have_no_such_stream(tmp_path: Path) -> None:
