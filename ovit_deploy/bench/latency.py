@@ -32,7 +32,12 @@ def measure_latency(subject: Subject, settings: Settings, watch: Watch | None = 
         settings: engines, threads, how long.
         watch: is told of the progress.
     """
-    contestants = [Contestant(name, variant) for name in settings.engines for variant in subject.variants]
+    contestants = [
+        Contestant(name, variant)
+        for name in settings.engines
+        for variant in subject.variants
+        if name not in settings.dense_only or variant in (subject.dense, subject.float_dense)
+    ]
     settings = take_part(contestants, subject, settings, watch or Watch())
     return [_row(contestant, contestants, subject, settings) for contestant in contestants]
 

@@ -12,6 +12,7 @@ class Settings:
 
     Args:
         engines: names, with options where there are any, in the order of the rows.
+        dense_only: those of them that run no variant with zeros.
         threads: of each engine.
         duration_s: timed seconds a contestant; not used when ``iterations`` is set.
         iterations: timed runs a contestant.
@@ -26,6 +27,7 @@ class Settings:
     """
 
     engines: tuple[str, ...]
+    dense_only: tuple[str, ...] = ()
     threads: int = 1
     duration_s: float = 10.0
     iterations: int | None = None

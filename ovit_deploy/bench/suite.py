@@ -62,6 +62,7 @@ class LatencySuite(Declaration):
 
     Attributes:
         engines: names of engines, with options where there are any: ``openvino:precision=bf16``.
+        dense_only: those of them that run no file with zeros: they would take the same time, and cost it.
         models: paths of ONNX files, or names of timm models (random weights); none for the newest export.
         sparsities: fractions of zeros to give a timm model.
         patterns: where those zeros are: anywhere, or in groups of four inputs.
@@ -86,6 +87,7 @@ class LatencySuite(Declaration):
 
     kind: Literal["latency"] = "latency"
     engines: Several[EngineName] = ("onnxruntime",)
+    dense_only: tuple[EngineName, ...] = ()
     models: tuple[str, ...] = ()
     sparsities: Several[Sparsity] = (0.75,)
     patterns: Several[Pattern] = ("unstructured",)

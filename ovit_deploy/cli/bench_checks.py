@@ -59,6 +59,7 @@ def settings(suite: "LatencySuite", threads: int, cores: tuple[int, ...]) -> "Se
 
     return Settings(
         engines=suite.engines,
+        dense_only=suite.dense_only,
         threads=threads,
         duration_s=suite.duration_s,
         iterations=suite.iterations,

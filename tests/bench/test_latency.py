@@ -29,6 +29,12 @@ def test_every_variant_on_an_engine_is_a_row_with_all_its_figures(subject: Subje
     assert dense.vs_dense is None
 
 
+def test_an_engine_that_skips_no_zeros_may_be_left_to_the_dense_form(subject: Subject) -> None:
+    settings = Settings(("pytorch", "onnxruntime"), dense_only=("onnxruntime",), iterations=6, timeout_s=60)
+    rows = [(row.engine, row.weights) for row in measure_latency(subject, settings)]
+    assert rows == [("pytorch", "75% zeros"), ("pytorch", "dense twin"), ("onnxruntime", "dense twin")]
+
+
 def test_logits_are_compared_with_onnxruntimes_but_not_the_twins(subject: Subject) -> None:
     sparse, dense = measure_latency(subject, ONE)
     assert sparse.agreement
