@@ -1,6 +1,6 @@
 """Does time follow FLOPs where parts of a ViT are gone? DeiT-Small, random weights, one thread, all forms in turns.
 
-    python bench/thinned.py --out bench/results/<machine>/thinned.json       # about 11 minutes; it wants a quiet machine
+    python bench/thinned.py --out bench/results/<machine>/thinned.json       # 11 minutes; it wants a quiet machine
 
 Half of the heads, half of the MLP widths, both, or half of the blocks are removed, and the files take turns on each
 engine. Told are the part of the FLOPs and of the time that is left, the time with a 95 % interval (bootstrap over

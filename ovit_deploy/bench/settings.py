@@ -12,7 +12,6 @@ class Settings:
 
     Args:
         engines: names, with options where there are any, in the order of the rows.
-        dense_only: those of them that run no variant with zeros.
         threads: of each engine.
         duration_s: timed seconds a contestant; not used when ``iterations`` is set.
         iterations: timed runs a contestant.
@@ -24,10 +23,10 @@ class Settings:
         streams: processes of a contestant that run at the same time, for the scenario ``offline``.
         cores: ``threads`` times ``streams`` cores to run on; wherever the system likes by default.
         evidence: whether to profile every contestant after it was timed.
+        dense_only: those of the engines that run no variant with zeros.
     """
 
     engines: tuple[str, ...]
-    dense_only: tuple[str, ...] = ()
     threads: int = 1
     duration_s: float = 10.0
     iterations: int | None = None
@@ -39,6 +38,7 @@ class Settings:
     streams: int = 1
     cores: tuple[int, ...] = ()
     evidence: bool = False
+    dense_only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,9 @@ class FixedQuantize(nn.Module):
 def fixed(model: nn.Module) -> nn.Module:
     """``model``, changed in place: every `FakeQuantize` a `FixedQuantize`, every quantized weight on its grid.
 
-    Weights of fewer than eight bits are integers of eight afterwards, none beyond their own limits. A model without
-    quantization stays as it is.
+    Weights of fewer than eight bits are integers of eight afterwards, none beyond their own limits. Biases of products
+    of two quantized factors become multiples of the product of their scales, which engines that add them to the
+    integers round them to (Jacob et al., section 2.4). A model without quantization stays as it is.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -151,4 +152,15 @@ def fixed(model: nn.Module) -> nn.Module:
                     child.observe(weight)
                 weight.copy_(rounded(weight, *child.affine(), child.scheme))
             setattr(parent, name, FixedQuantize(*child.affine(), child.scheme))
+        _round_bias(parent)
     return model
+
+
+def _round_bias(layer: nn.Module) -> None:
+    """The bias of a product of two fixed factors becomes a multiple of the product of their scales."""
+    factors = [getattr(layer, f"{factor}_quantizer", None) for factor in ("input", "weight")]
+    scales = [factor.scale for factor in factors if isinstance(factor, FixedQuantize)]
+    bias = getattr(layer, "bias", None)
+    if bias is not None and len(scales) == 2:
+        scale = scales[0] * scales[1]
+        bias.copy_((bias / scale).round() * scale)

@@ -37,6 +37,19 @@ def test_parameters_keep_their_names_and_stay_the_same_objects() -> None:
     assert all(after[name] is before[name] for name in before)
 
 
+def test_biases_of_the_fixed_model_are_integers_at_the_scale_of_their_product() -> None:
+    model = calibrated()
+    before = {name: bias.clone() for name, bias in model.named_parameters() if name.endswith("bias")}
+    layers = [(name, layer) for name, layer in fixed(model).named_modules() if hasattr(layer, "input_quantizer")]
+    assert layers
+    for name, layer in layers:
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None:
+            scale = (layer.input_quantizer.scale * layer.weight_quantizer.scale).double()
+            integers = layer.bias.double() / scale
+            torch.testing.assert_close(integers, integers.round(), rtol=1e-6, atol=0)
+            assert bool(((layer.bias - before[f"{name}.bias"]).abs() <= 0.5001 * scale).all())
+
+
 def test_the_quantized_model_is_near_the_float_one() -> None:
     images, _ = images_and_labels(16)
     wanted, got = tiny_vit().eval()(images), calibrated()(images)
