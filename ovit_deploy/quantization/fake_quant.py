@@ -160,7 +160,7 @@ def _round_bias(layer: nn.Module) -> None:
     """The bias of a product of two fixed factors becomes a multiple of the product of their scales."""
     factors = [getattr(layer, f"{factor}_quantizer", None) for factor in ("input", "weight")]
     scales = [factor.scale for factor in factors if isinstance(factor, FixedQuantize)]
-    bias = getattr(layer, "bias", None)
+    bias = dict(layer.named_parameters(recurse=False)).get("bias")
     if bias is not None and len(scales) == 2:
         scale = scales[0] * scales[1]
         bias.copy_((bias / scale).round() * scale)
