@@ -93,6 +93,7 @@ def describe(row: Row, settings: Settings, folder: Path, kwargs: dict[str, Any])
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     family = families.family_of(row.model)
     row.family = family.name if family else None
+    row.module = models.module_of(row.model)
     row.weights = "timm" if choice.pretrained else "chance"
     row.input_size = Preprocessing.of(network).input_size
     row.parameters = sum(map(math.prod, shapes.values()))

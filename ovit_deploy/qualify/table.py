@@ -13,7 +13,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """One row; what was not reached is empty."""
     return (
         row.model,
-        row.family or "other",
+        row.family or row.module or "",
         "x".join(map(str, row.input_size)) if row.input_size else "",
         f"{row.parameters / 1e6:.2f}" if row.parameters else "",
         f"{row.prunable / row.parameters:.0%}" if row.prunable and row.parameters else "",
@@ -63,7 +63,8 @@ def _short(where: str) -> str:
 
 
 def summary(rows: list[Row]) -> str:
-    """How many qualify, of how many families."""
+    """How many qualify, of how many families: those that `families` knows, of others the modules of timm."""
     good = [row for row in rows if row.qualifies]
-    families = {row.family or row.model for row in good}
-    return f"{len(good)} of {len(rows)} models qualify, of {len(families)} families"
+    families = {row.family for row in good if row.family}
+    modules = {row.module for row in good if not row.family} - {row.module for row in good if row.family}
+    return f"{len(good)} of {len(rows)} models qualify, of {len(families) + len(modules)} families"
