@@ -2,6 +2,7 @@
 
 from textwrap import shorten
 
+from ovit_deploy.qualify import limits
 from ovit_deploy.qualify.task import PRECISIONS, Precision, Row
 
 COLUMNS = ("model", "family", "input", "M weights", "prunable", "zeros", "FP32 off by", "INT8 cosine", "remarks")
@@ -49,7 +50,7 @@ def _parity(row: Row, precision: Precision) -> str:
 def remarks(row: Row) -> list[str]:
     """What went wrong, what an engine does not run or not fast, and what was gained."""
     return [
-        *(f"{_short(stage)}: {shorten(reason, 160)}" for stage, reason in row.failures.items()),
+        *(f"{_short(stage)}: {shorten(limits.plainly(reason), 160)}" for stage, reason in row.failures.items()),
         *(f"{_short(where)}: {what}" for where, what in row.refused.items()),
         *(f"{_short(where)}: {part:.0%} of operators slow" for where, part in row.slow.items()),
         *(f"{_short(where)}: {gain['factor']:.2f}x" for where, gain in row.speed_up.items()),
