@@ -193,3 +193,16 @@ def test_one_number_goes_from_the_product_of_an_attention_to_its_queries(scale: 
     np.testing.assert_allclose(run(after, images), wanted, rtol=0, atol=1e-5)
     (mul,) = [node for node in after.graph if node.op_type == "Mul"]
     assert (mul.inputs[0].name == "images") == (np.prod(scale) == 1 and len(scale) <= 2 and reads == 1)
+
+
+@pytest.mark.parametrize("operator", ["HardSigmoid", "HardSwish"])
+def test_a_convolution_before_a_hard_gate_has_a_bias(operator: str) -> None:
+    images = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    weight = np.random.default_rng(1).standard_normal((5, 3, 1, 1)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["images", "w"], ["x"]), helper.make_node(operator, ["x"], ["logits"])]
+    before = graph_of(nodes, images.shape, w=weight)
+    wanted = run(before, images)
+    after = passes.apply(before, ["decompose_hard_gates"])
+    np.testing.assert_allclose(run(after, images), wanted, rtol=0, atol=1e-6)
+    (convolution,) = [node for node in after.graph if node.op_type == "Conv"]
+    assert convolution.inputs[2].const_value.numpy().tolist() == [0] * 5
