@@ -183,6 +183,13 @@ def _with_layers_called(model: "nn.Module") -> "nn.Module":
     return model
 
 
+def module_of(name: str) -> str:
+    """The module of timm.models that defines a model, with or without tag: ``regnet`` of regnety_002."""
+    import timm
+
+    return timm.model_entrypoint(name).__module__.rpartition(".")[2]
+
+
 def _check_name(name: str) -> None:
     """Refuse a name, or a tag after its dot, that timm does not know."""
     import timm

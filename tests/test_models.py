@@ -99,6 +99,14 @@ def test_a_network_without_a_fixed_image_size_takes_any() -> None:
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("regnety_002", "regnet"), ("vit_small_patch16_224.dino", "vision_transformer"), ("mixer_s32_224", "mlp_mixer")],
+)
+def test_a_model_is_of_a_module_of_timm(name: str, module: str) -> None:
+    assert models.module_of(name) == module
+
+
 def test_arguments_are_for_a_model_from_chance(tiny_file) -> None:
     arguments = {"img_size": 32, "output_stride": 8}
     choice = choose("resnet10t", arguments=arguments)

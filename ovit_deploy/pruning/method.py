@@ -16,6 +16,7 @@ from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 
 Masks = Mapping[str, Tensor]
 Report = Callable[[str], None]
+STANDARDIZED = frozenset({"StdConv2d", "StdConv2dSame", "ScaledStdConv2d", "ScaledStdConv2dSame"})  # timm's classes
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
     """Copies of the present values of the targets, row-major even in a channels-last model.
 
     Raises:
-        PruningError: No target at all, or one that is not a parameter, is tied, or does not fit its mask.
+        PruningError: No target at all, or one that is no parameter, is tied or standardised, or does not fit its mask.
     """
     if not masks:
         raise PruningError("nothing to prune: no target weights", "check the targets of the recipe")
@@ -143,6 +144,12 @@ def target_weights(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
         if uses[id(parameters[name])] > 1:
             twins = [other for other, parameter in parameters.items() if parameter is parameters[name]]
             raise PruningError(f"{' and '.join(twins)} are one tied weight", "leave it out of the targets")
+        kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
+        if kind in STANDARDIZED:
+            raise PruningError(
+                f"{name} is standardised by its {kind}: less the mean of its row, a zero is no zero any more",
+                "leave it out of the targets: what meets the inputs would stay dense",
+            )
         if mask.shape != parameters[name].shape:
             raise PruningError(
                 f"the mask of {name} has shape {tuple(mask.shape)}, its weight {tuple(parameters[name].shape)}"

@@ -28,6 +28,8 @@ LIMITS = (
     Limit("deepsparse", r"computes (\d+x\d+ depthwise convolutions of \d+x\d+ pixels) wrong", "{} wrong"),
 )
 
+_ASSERTION = re.compile(r"(\w+) died \([^)]*\) loading \S+: Assertion at (?:\S*/)?([^/\s]+:\d+)")
+
 
 def known(engine: str, message: str) -> str | None:
     """The limit that an engine's message tells of, in short; None for anything else."""
@@ -35,3 +37,12 @@ def known(engine: str, message: str) -> str | None:
         if limit.engine == engine and (found := re.search(limit.words, message)):
             return limit.short.format(*found.groups())
     return None
+
+
+def plainly(message: str) -> str:
+    """A failure in a user's words: an engine that dies in its own compiler is at fault itself, as every file that it
+    is given ran in ONNX Runtime before.
+    """
+    return _ASSERTION.sub(
+        r"a fault of \1: its compiler fails its own assertion (\2); ONNX Runtime runs the file", message
+    )

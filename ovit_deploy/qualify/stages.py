@@ -10,7 +10,7 @@ time        the speed-up over the dense twin, where it is asked
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from ovit_deploy.export.post_training import quantized
 from ovit_deploy.export.profile import load_profile
 from ovit_deploy.finetune.run import run
 from ovit_deploy.models import Choice
+from ovit_deploy.pruning.batch_norm import recalibrate
 from ovit_deploy.qualify import limits, parity
 from ovit_deploy.qualify.images import NUM_CLASSES, made_up
 from ovit_deploy.qualify.task import PRECISIONS, Precision, Row, Settings
@@ -93,6 +94,7 @@ def describe(row: Row, settings: Settings, folder: Path, kwargs: dict[str, Any])
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     family = families.family_of(row.model)
     row.family = family.name if family else None
+    row.module = models.module_of(row.model)
     row.weights = "timm" if choice.pretrained else "chance"
     row.input_size = Preprocessing.of(network).input_size
     row.parameters = sum(map(math.prod, shapes.values()))
@@ -152,6 +154,7 @@ def deploy(row: Row, subject: Subject, pruned: Run, precision: Precision) -> Non
     """One file for each profile that an engine wants, and each engine's logits beside PyTorch's."""
     model = models.build(Choice(pruned.spec, weights=pruned.weights))
     preprocessing = Preprocessing.of(model)
+    recalibrate(model, _training_batches(subject.data, preprocessing))  # running means are slower than these few steps
     images, _ = sample_images(subject.data.test, preprocessing, subject.settings.num_images)
     if precision == "int8":
         row.weight_bits = weight_bits()
@@ -184,9 +187,14 @@ def answer(row: Row, engine: str, precision: Precision, report: ExportReport, im
 
 def rounded(model: nn.Module, data: ImageData, preprocessing: Preprocessing, images: Tensor, bits: int) -> nn.Module:
     """The model in INT8, its weights in so many bits, its ranges from training images."""
-    batches = calibration_batches(data.train, preprocessing, len(data.train), seed=0)  # type: ignore[arg-type]
+    batches = list(_training_batches(data, preprocessing))
     weights = TensorScheme(num_bits=bits, symmetric=True, strategy="channel", observer="min_max")
-    return quantized(model, Quantization(scheme=Scheme(weights=weights)), list(batches()), images)[0]
+    return quantized(model, Quantization(scheme=Scheme(weights=weights)), batches, images)[0]
+
+
+def _training_batches(data: ImageData, preprocessing: Preprocessing) -> Iterable[tuple[Tensor, Tensor]]:
+    """All training images."""
+    return calibration_batches(data.train, preprocessing, len(data.train), seed=0)()  # type: ignore[arg-type]
 
 
 def weight_bits() -> int:

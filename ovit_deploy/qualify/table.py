@@ -2,6 +2,7 @@
 
 from textwrap import shorten
 
+from ovit_deploy.qualify import limits
 from ovit_deploy.qualify.task import PRECISIONS, Precision, Row
 
 COLUMNS = ("model", "family", "input", "M weights", "prunable", "zeros", "FP32 off by", "INT8 cosine", "remarks")
@@ -13,7 +14,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """One row; what was not reached is empty."""
     return (
         row.model,
-        row.family or "other",
+        row.family or row.module or "",
         "x".join(map(str, row.input_size)) if row.input_size else "",
         f"{row.parameters / 1e6:.2f}" if row.parameters else "",
         f"{row.prunable / row.parameters:.0%}" if row.prunable and row.parameters else "",
@@ -49,7 +50,7 @@ def _parity(row: Row, precision: Precision) -> str:
 def remarks(row: Row) -> list[str]:
     """What went wrong, what an engine does not run or not fast, and what was gained."""
     return [
-        *(f"{_short(stage)}: {shorten(reason, 160)}" for stage, reason in row.failures.items()),
+        *(f"{_short(stage)}: {shorten(limits.plainly(reason), 160)}" for stage, reason in row.failures.items()),
         *(f"{_short(where)}: {what}" for where, what in row.refused.items()),
         *(f"{_short(where)}: {part:.0%} of operators slow" for where, part in row.slow.items()),
         *(f"{_short(where)}: {gain['factor']:.2f}x" for where, gain in row.speed_up.items()),
@@ -63,7 +64,8 @@ def _short(where: str) -> str:
 
 
 def summary(rows: list[Row]) -> str:
-    """How many qualify, of how many families."""
+    """How many qualify, of how many families: those that `families` knows, of others the modules of timm."""
     good = [row for row in rows if row.qualifies]
-    families = {row.family or row.model for row in good}
-    return f"{len(good)} of {len(rows)} models qualify, of {len(families)} families"
+    families = {row.family for row in good if row.family}
+    modules = {row.module for row in good if not row.family} - {row.module for row in good if row.family}
+    return f"{len(good)} of {len(rows)} models qualify, of {len(families) + len(modules)} families"

@@ -48,7 +48,8 @@ class Row:
 
     Args:
         model: timm's name.
-        family: Its family, if it is of one that is known.
+        family: Its family, if it is of one that `families` knows.
+        module: The module of timm.models that defines it.
         weights: ``chance``, or ``timm`` where pretrained ones were at hand.
         input_size: Channels, height, width.
         parameters: Numbers in it.
@@ -66,6 +67,7 @@ class Row:
 
     model: str
     family: str | None = None
+    module: str | None = None
     weights: str | None = None
     input_size: tuple[int, ...] | None = None
     parameters: int | None = None

@@ -174,3 +174,35 @@ def test_hard_gates_are_clips_and_products(operator: str, given: dict[str, float
         run(spelt, images), gate * images if operator == "HardSwish" else gate, rtol=0, atol=1e-6
     )
     assert {node.op_type for node in spelt.graph} == {"Add", "Clip", "Mul"}
+
+
+@pytest.mark.parametrize(("scale", "reads"), [([], 1), ([1], 1), ([1, 1, 1, 1, 1], 1), ([3, 1, 1], 1), ([], 2)])
+def test_one_number_goes_from_the_product_of_an_attention_to_its_queries(scale: list[int], reads: int) -> None:
+    """Not one for each head, not where it would add an axis, and not where another reads the product as it is."""
+    images = np.random.default_rng(0).standard_normal((2, 3, 5, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["images"], ["keys"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["images", "keys"], ["product"]),
+        helper.make_node("Mul", ["product", "scale"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["weights"]),
+        helper.make_node("Add", ["weights", "product" if reads == 2 else "weights"], ["logits"]),
+    ]
+    before = graph_of(nodes, images.shape, scale=np.full(scale, 0.25, dtype=np.float32))
+    wanted = run(before, images)
+    after = passes.apply(before, ["scale_queries"])
+    np.testing.assert_allclose(run(after, images), wanted, rtol=0, atol=1e-5)
+    (mul,) = [node for node in after.graph if node.op_type == "Mul"]
+    assert (mul.inputs[0].name == "images") == (np.prod(scale) == 1 and len(scale) <= 2 and reads == 1)
+
+
+@pytest.mark.parametrize("operator", ["HardSigmoid", "HardSwish"])
+def test_a_convolution_before_a_hard_gate_has_a_bias(operator: str) -> None:
+    images = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    weight = np.random.default_rng(1).standard_normal((5, 3, 1, 1)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["images", "w"], ["x"]), helper.make_node(operator, ["x"], ["logits"])]
+    before = graph_of(nodes, images.shape, w=weight)
+    wanted = run(before, images)
+    after = passes.apply(before, ["decompose_hard_gates"])
+    np.testing.assert_allclose(run(after, images), wanted, rtol=0, atol=1e-6)
+    (convolution,) = [node for node in after.graph if node.op_type == "Conv"]
+    assert convolution.inputs[2].const_value.numpy().tolist() == [0] * 5

@@ -22,16 +22,20 @@ IN_FLOAT = {"groups.weight", "reduce.weight", "expand.weight", "of_tokens.weight
 
 
 class Hybrid(nn.Module):
-    """Groups of four, squeeze-and-excitation, tokens laid out as pixels, a table of positions, a norm of one token."""
+    """Groups of four, squeeze-and-excitation, attention that scales its product, tokens laid out as pixels, a table of
+    positions, a norm of one token."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, WIDTH, 3, stride=2, padding=1), nn.BatchNorm2d(WIDTH), nn.Hardswish())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, WIDTH, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.Hardswish()
+        )
         self.groups = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=4)
         self.depthwise = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
         self.bottleneck = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH))
         self.reduce, self.expand = nn.Conv2d(WIDTH, 8, 1), nn.Conv2d(8, WIDTH, 1)
         self.tokens, self.positions = nn.Linear(WIDTH, WIDTH), nn.Linear(2, WIDTH)
+        self.keys = nn.Linear(WIDTH, WIDTH)
         self.of_tokens = nn.Conv2d(WIDTH, WIDTH, 2, stride=2)
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10)
         self.register_buffer("coordinates", torch.rand(64, 2))
@@ -43,6 +47,8 @@ class Hybrid(nn.Module):
         x = self.bottleneck(torch.relu(self.depthwise(x)))
         x = x * nn.functional.hardsigmoid(self.expand(torch.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
         x = self.tokens(x.flatten(2).transpose(1, 2)) + self.positions(self.coordinates)
+        q, k = (one.unflatten(2, (1, -1)).transpose(1, 2) for one in (x, self.keys(x)))
+        x = x + ((q @ k.transpose(2, 3) * 0.25).softmax(-1) @ q).transpose(1, 2).flatten(2)
         x = self.of_tokens(x.transpose(1, 2).reshape(-1, WIDTH, 8, 8)).flatten(2).transpose(1, 2)
         return self.head(self.norm(x[:, 1:2])).flatten(1)
 
@@ -73,7 +79,7 @@ def test_products_that_deepsparse_has_in_float_only_keep_float_weights(exported:
     floats = {name for name, kind in kinds.items() if name.endswith(".weight") and kind == TensorProto.FLOAT}
     assert floats - {"norm.weight"} == IN_FLOAT
     integers = {name for name, kind in kinds.items() if name.endswith(".weight") and kind == TensorProto.INT8}
-    named = "stem.0", "depthwise", "bottleneck.0", "tokens", "positions", "head"
+    named = "stem.0", "depthwise", "bottleneck.0", "tokens", "keys", "positions", "head"
     assert integers == {f"{name}.weight" for name in named}
 
 

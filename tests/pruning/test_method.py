@@ -1,6 +1,7 @@
 import pytest
 import torch
 from cases import full_masks, tiny_calibration, tiny_vit
+from timm.layers import ScaledStdConv2d
 from torch import nn
 
 from ovit_deploy.errors import PruningError
@@ -70,6 +71,13 @@ def test_a_mask_that_the_weights_do_not_follow_is_named(prune):
     masks["head.weight"][0, 0] = False
     with pytest.raises(PruningError, match=r"head\.weight .* not zero"):
         prune(model, masks, 0.5)
+
+
+def test_standardised_weights_are_refused_by_name(prune):
+    model = nn.Sequential(ScaledStdConv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(3))
+    model(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(PruningError, match=r"0\.weight is standardised by its ScaledStdConv2d: .*no zero any more"):
+        prune(model, full_masks(model, ["0.weight"]), 0.5)
 
 
 def test_tied_weights_are_refused_and_both_named(prune):

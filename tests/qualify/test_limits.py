@@ -27,6 +27,16 @@ def test_the_other_engines_have_no_limits(engine: str) -> None:
     assert limits.known(engine, NO_OPERATOR) is None
 
 
+def test_an_engine_that_dies_in_its_compiler_is_told_to_be_at_fault() -> None:
+    died = "deepsparse died (exit code 1) loading model.onnx: Assertion at src/lib/engine/gemm_utils.cpp:68"
+    row = Row("levit_128s", failures={"deepsparse fp32": died})
+    assert not row.qualifies
+    (remark,) = table.remarks(row)
+    assert remark.startswith("ds FP32: a fault of deepsparse: its compiler fails its own assertion (gemm_utils.cpp:68)")
+    other = "deepsparse died (SIGKILL) loading model.onnx: killed"
+    assert limits.plainly(other) == other
+
+
 def test_a_refusal_is_a_remark_and_a_failure_is_one_too_many() -> None:
     row = Row("test_convnext", refused={"deepsparse int8": "no ConvInteger"}, slow={"deepsparse fp32": 0.25})
     assert row.qualifies

@@ -33,6 +33,7 @@ from ovit_deploy.export.passes.require_symmetric_outputs import (
     is_symmetric,
     require_symmetric_outputs,
 )
+from ovit_deploy.export.passes.scale_queries import scale_queries, scales_product
 from ovit_deploy.export.passes.slice_to_gather import slice_to_gather, takes_one_token
 from ovit_deploy.export.passes.to_integer_products import feeds_integer_products, is_of_input, to_integer_products
 from ovit_deploy.export.zeros import count_zeros
@@ -81,6 +82,7 @@ ONLY_PRODUCTS = Fact(
 ONLY_INPUTS = Fact("DequantizeLinear before convolutions in float only", "DequantizeLinear", is_of_input)
 NO_PIXELS = Fact("no ReduceMean over height and width", "ReduceMean", lambda node: not is_over_pixels(node))
 NO_TOKEN = Fact("no Slice of one token", "Slice", lambda node: not takes_one_token(node))
+QUERIES_SCALED = Fact("no scaled product of activations", "Mul", lambda node: not scales_product(node))
 KNOWN_STATISTICS = Fact("BatchNormalization of constants", "BatchNormalization", has_constants)
 SYMMETRIC = Fact(
     "zero points of 0", "QuantizeLinear", is_symmetric, "quantize with scheme tensorrt: its activations are symmetric"
@@ -105,6 +107,7 @@ PASSES = {
     "require_symmetric_outputs": Pass(require_symmetric_outputs, (STORED_QUANTIZED,), (SYMMETRIC, OUTPUTS_ROUNDED)),
     "mean_to_pool": Pass(mean_to_pool, (without("Constant"),), (NO_PIXELS,)),
     "slice_to_gather": Pass(slice_to_gather, (without("Constant"),), (NO_TOKEN,)),
+    "scale_queries": Pass(scale_queries, (without("Constant"),), (QUERIES_SCALED,)),
     "fold_batch_norm": Pass(fold_batch_norm, (KNOWN_STATISTICS,), (without("BatchNormalization"),)),
     "reorder_gelu": Pass(reorder_gelu, (without("Gelu"), without("Constant")), (GELU_ORDERED,)),
 }

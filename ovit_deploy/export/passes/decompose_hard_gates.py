@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from ovit_deploy.export.passes.graph import nodes, number, operand, replace
+from ovit_deploy.export.passes.graph import array, initializer, nodes, number, operand, replace
 
 SLOPE, OFFSET = 0.2, 0.5  # the operator's defaults; PyTorch's are 1/6 and 1/2
 
@@ -16,15 +16,19 @@ def decompose_hard_gates(model: ir.Model) -> ir.Model:
         HardSwish(x) = (x * clip(x + 3, 0, 6)) * 1/6
 
     DeepSparse 1.8 fuses neither operator: HardSigmoid leaves parts of the graph to its slow path, which has no products
-    of integers; on HardSwish beside such products it loses constants of the graph, or dies.
+    of integers; on HardSwish beside such products it loses constants of the graph, or dies. What is added to a
+    convolution without a bias it takes for that bias, and refuses one number for all channels: such a convolution gets
+    a bias of zeros.
 
     Ensures:
         no HardSigmoid, no HardSwish.
     """
-    for node in nodes(model, "HardSigmoid"):
-        replace(node, _sigmoid)
-    for node in nodes(model, "HardSwish"):
-        replace(node, _swish)
+    for operator, spelt in (("HardSigmoid", _sigmoid), ("HardSwish", _swish)):
+        for node in nodes(model, operator):
+            before = operand(node, 0).producer()
+            if before is not None and before.op_type == "Conv" and len(before.inputs) == 2:
+                replace(before, _with_bias)
+            replace(node, spelt)
     return model
 
 
@@ -42,6 +46,13 @@ def _clipped(tape: Tape, node: ir.Node, offset: float, most: float) -> ir.Value:
     """clip(x + offset, 0, most)."""
     moved = tape.op("Add", [operand(node, 0), _number(node, offset)])
     return tape.op("Clip", [moved, _number(node, 0.0), _number(node, most)])
+
+
+def _with_bias(tape: Tape, convolution: ir.Node) -> ir.Value:
+    images, weight, graph = operand(convolution, 0), operand(convolution, 1), convolution.graph
+    assert isinstance(graph, ir.Graph)
+    zeros = initializer(graph, f"{weight.name}_bias", np.zeros(len(array(weight)), np.float32))
+    return tape.op("Conv", [images, weight, zeros], dict(convolution.attributes))
 
 
 def _attribute(node: ir.Node, name: str, default: float) -> float:
