@@ -22,7 +22,7 @@ SALIENCIES = ("obs", "magnitude")
 LENGTH = 14  # epochs of the all-in-one recipe, and so of all that it is compared with
 ENGINES = ("onnxruntime", "openvino", "deepsparse", "ovit")
 FLOAT, INT8 = ("deepsparse",), ("deepsparse_int8", "onnxruntime_int8")  # export profiles
-READS = {"deepsparse_int8": ("deepsparse", "ovit"), "onnxruntime_int8": ("onnxruntime", "openvino")}
+READS = {"deepsparse_int8": ("deepsparse",), "onnxruntime_int8": ("onnxruntime", "openvino", "ovit")}
 
 
 def ovit(*arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
