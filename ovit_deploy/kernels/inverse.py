@@ -1,4 +1,4 @@
-"""Inverses of symmetric positive definite matrices that fit in a cache, compiled for the CPU.
+"""Inverses of symmetric positive definite matrices of hundreds of rows, compiled for the CPU.
 
 LAPACK is made for matrices of thousands of rows: at 192 it reaches a quarter of a core's speed. Here a matrix is held
 by half (kernels/triangle) and swept in place, eight rows at a time: Gauss-Jordan elimination, which for these matrices
@@ -138,14 +138,10 @@ def transform(panel: Array, factor: Array, width: int, swept: Array) -> None:
 @compiled
 def product(factor: Array, down: int, along: int, panel: Array, at: int, width: int, result: Array) -> None:
     """Eight columns of a matrix times a panel; the matrix has steps of ``down`` to a next row, ``along`` in a row."""
-    x0, x1, x2, x3 = load(panel, at), load(panel, at + width), load(panel, at + 2 * width), load(panel, at + 3 * width)
-    at4 = at + 4 * width
-    x4, x5, x6, x7 = (
-        load(panel, at4),
-        load(panel, at4 + width),
-        load(panel, at4 + 2 * width),
-        load(panel, at4 + 3 * width),
-    )
+    x0, x1 = load(panel, at), load(panel, at + width)
+    x2, x3 = load(panel, at + 2 * width), load(panel, at + 3 * width)
+    x4, x5 = load(panel, at + 4 * width), load(panel, at + 5 * width)
+    x6, x7 = load(panel, at + 6 * width), load(panel, at + 7 * width)
     for row in range(TILE):
         i = row * down
         total, other = multiply(spread(factor, i), x0), multiply(spread(factor, i + along), x1)
