@@ -18,7 +18,7 @@ El Ghaoui & Lebret, SIAM J. Matrix Anal. Appl. 18(4), 1997). e_b^2 is the noise 
 J. Multivariate Anal. 88(2), 2004. "A Robust Optimization Guided Pruning Framework for Vision and Large Language Models"
 (RobOP, ICML 2026) has the same aim; this is not its algorithm.
 
-Shape suffixes: N samples, K Fisher blocks, B weights in a block.
+Shape suffixes: N samples, K Fisher blocks, B weights in a block, H numbers held of its matrix.
 """
 
 from typing import Literal, get_args
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ovit_deploy.errors import PruningError
+from ovit_deploy.kernels import triangle
 
 Damping = Literal["absolute", "relative", "robust"]
 # The least that a relative kind adds: a block whose gradients are all zero has no scale of its own.
@@ -39,33 +40,30 @@ def check_damping(kind: str) -> None:
         raise PruningError(f"unknown damping {kind!r}", f"choose one of {', '.join(get_args(Damping))}")
 
 
-def damp(fisher_KBB: Tensor, active_KB: Tensor, damping: float, kind: Damping, error_K: Tensor) -> Tensor:
+def damp(held_KH: Tensor, active_KB: Tensor, damping: float, kind: Damping, error_K: Tensor) -> None:
     """Add to the diagonals, in place; all of a diagonal gets the same.
 
     Args:
-        fisher_KBB: Undamped, zero at inactive weights.
+        held_KH: Undamped, zero at inactive weights; held as kernels/triangle says.
         active_KB: Weights that are not pruned.
         damping: c.
         kind: Of what it is a multiple.
         error_K: e_b; looked at only if robust.
     """
+    size = active_KB.shape[1]
+    num_active_K = active_KB.to(held_KH.device).sum(dim=1).clamp(min=1)
     if kind == "absolute":
-        fisher_KBB.diagonal(dim1=1, dim2=2).add_(damping)
-        return fisher_KBB
-    num_active_K = active_KB.to(fisher_KBB.device).sum(dim=1).clamp(min=1)
-    if kind == "relative":
-        scale_K = fisher_KBB.diagonal(dim1=1, dim2=2).sum(dim=1) / num_active_K
+        added_K = torch.full_like(error_K, damping)
+    elif kind == "relative":
+        added_K = (damping * triangle.diagonal(held_KH, size).sum(dim=1) / num_active_K).clamp(min=LEAST)
     else:
-        scale_K = error_K / num_active_K.sqrt()
-    scale_K = (damping * scale_K).clamp(min=LEAST).to(fisher_KBB.dtype)
-    fisher_KBB.diagonal(dim1=1, dim2=2).add_(scale_K[:, None])
-    return fisher_KBB
+        added_K = (damping * error_K / num_active_K.sqrt()).clamp(min=LEAST)
+    triangle.add_to_diagonal(held_KH, added_K, size)
 
 
-def sampling_error(fisher_KBB: Tensor, fourth_K: Tensor, num_grads: int) -> Tensor:
-    """e_b of each block [K] in float64, from F undamped and ``sum_i |g_i|^4``."""
-    power_K = torch.linalg.vector_norm(fisher_KBB, dim=(1, 2), dtype=torch.float64).square()
-    return ((fourth_K / num_grads - power_K).clamp(min=0) / max(num_grads - 1, 1)).sqrt()
+def sampling_error(square_K: Tensor, fourth_K: Tensor, num_grads: int) -> Tensor:
+    """e_b of each block [K] in float64, from ``|F|_F^2`` undamped and ``sum_i |g_i|^4``."""
+    return ((fourth_K / num_grads - square_K).clamp(min=0) / max(num_grads - 1, 1)).sqrt()
 
 
 def fourth_powers(gradient_KNB: Tensor) -> Tensor:

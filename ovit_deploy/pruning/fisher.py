@@ -4,11 +4,11 @@ A weight is flattened row-major and cut into blocks of B consecutive weights. Wi
 
     F_b = damping I + 1/m sum_i g_ib g_ib^T
 
-accumulated by batched matrix products, a batch of samples at a time. Gradients at pruned weights are masked: their
-rows and columns of F_b are ``damping I``, and F_b^-1 is the inverse over the active weights only.
+accumulated a batch of samples at a time, and held by half (kernels/triangle). Gradients at pruned weights are masked:
+their rows and columns of F_b are ``damping I``, and F_b^-1 is the inverse over the active weights only.
 
-Shape suffixes: N samples, K Fisher blocks, B weights in a block, P kept weights of it, R rows of a weight seen as a
-matrix, I its columns.
+Shape suffixes: N samples, K Fisher blocks, B weights in a block, H numbers held of its matrix, P kept weights of it, R
+rows of a weight seen as a matrix, I its columns.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ovit_deploy.errors import NotFiniteError, PruningError
+from ovit_deploy.kernels import triangle
 from ovit_deploy.pruning.average import FisherAverage
 from ovit_deploy.pruning.damping import Damping, damp, fourth_powers, sampling_error
 from ovit_deploy.pruning.gradients import SampleGradients
@@ -84,7 +85,12 @@ def block_size_for(size: int, requested: int, group: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Fishers:
-    """Fisher blocks [K, B, B] of some spans (or what a method holds instead), and the mean loss of their samples."""
+    """What is held of the Fisher blocks of some spans [K, H], or of what a method has instead.
+
+    Args:
+        blocks: Of each span; :meth:`ovit_deploy.pruning.scheme.Scheme.whole` makes matrices of it.
+        mean_loss: Of the samples.
+    """
 
     blocks: dict[Span, Tensor]
     mean_loss: float
@@ -117,12 +123,12 @@ def fishers(
     """
     if average is not None:
         check_whole(spans, masks)
-    blocks = {span: empty_blocks(model, span, span.block_size) for span in spans}
+    blocks = {span: empty_blocks(model, span, triangle.num_held(span.block_size)) for span in spans}
 
     fourth = {span: torch.zeros(len(span), dtype=torch.float64, device=blocks[span].device) for span in spans}
 
     def add(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
-        blocks[span][part].baddbmm_(gradient_KNB.transpose(1, 2), gradient_KNB, alpha=1 / num_grads)
+        triangle.add_products(blocks[span][part], gradient_KNB, 1 / num_grads)
         if damping_kind == "robust":
             fourth[span][part] += fourth_powers(gradient_KNB)
 
@@ -130,21 +136,23 @@ def fishers(
     loss = each_gradient(
         model, spans, masks, calibration, num_grads=num_grads, work_bytes=work_bytes, consume=add, sums=sums
     )
-    for span, fisher_KBB in blocks.items():
-        calibration.ranks.reduce(fisher_KBB)
+    for span, held_KH in blocks.items():
+        calibration.ranks.reduce(held_KH)
         calibration.ranks.reduce(fourth[span])
-        check_finite(span, fisher_KBB)
+        check_finite(span, held_KH)
         active_KB = span.cut(masks[span.name])
-        error_K = sampling_error(fisher_KBB, fourth[span], num_grads) if damping_kind == "robust" else fourth[span]
+        error_K = fourth[span]
+        if damping_kind == "robust":
+            error_K = sampling_error(triangle.squares(held_KH, span.block_size), fourth[span], num_grads)
         if average is not None:
-            average.update(span.name, fisher_KBB, active_KB)
-        damp(fisher_KBB, active_KB, damping, damping_kind, error_K)
+            average.update(span.name, held_KH, active_KB)
+        damp(held_KH, active_KB, damping, damping_kind, error_K)
     return Fishers(blocks, loss)
 
 
-def check_finite(span: Span, fisher_KBB: Tensor) -> None:
+def check_finite(span: Span, held_KH: Tensor) -> None:
     """Refuse sums of squares that have overflowed: no entry is larger than the largest of the diagonal."""
-    if not bool(fisher_KBB.diagonal(dim1=1, dim2=2).isfinite().all()):
+    if not bool(triangle.diagonal(held_KH, span.block_size).isfinite().all()):
         raise NotFiniteError(
             f"the Fisher matrix of {span.name} is not finite: gradients are too large to be squared",
             "check the checkpoint, and that images are normalised as the model expects",
@@ -160,9 +168,9 @@ def check_whole(spans: Sequence[Span], masks: Masks) -> None:
         )
 
 
-def empty_blocks(model: nn.Module, span: Span, num_rows: int) -> Tensor:
-    """Zeros [K, num_rows, B] where the span's weight is."""
-    return model.get_parameter(span.name).detach().new_zeros(len(span), num_rows, span.block_size)
+def empty_blocks(model: nn.Module, span: Span, *shape: int) -> Tensor:
+    """Zeros [K, *shape] where the span's weight is."""
+    return model.get_parameter(span.name).detach().new_zeros(len(span), *shape)
 
 
 def each_gradient(
@@ -245,8 +253,17 @@ def invert(fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         PruningError: A block cannot be inverted whatever is added.
     """
-    factor_KBB, jitter_K = cholesky(restrict(fisher_KBB.double(), active_KB))
-    return torch.cholesky_inverse(factor_KBB), jitter_K
+    return with_jitter(inverses, restrict(fisher_KBB, active_KB))
+
+
+def inverses(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverses of positive definite matrices in float64, and which are not so [K]."""
+    from ovit_deploy.kernels import inverse  # imports numba, which takes a second
+
+    if not matrix_KBB.is_cuda and matrix_KBB.shape[1] <= inverse.MOST_ROWS:
+        return inverse.inverses(matrix_KBB)
+    factor_KBB, failed_K = torch.linalg.cholesky_ex(matrix_KBB.double())
+    return torch.cholesky_inverse(factor_KBB), failed_K
 
 
 def restrict(fisher_KBB: Tensor, active_KB: Tensor) -> Tensor:
@@ -261,23 +278,39 @@ def restrict(fisher_KBB: Tensor, active_KB: Tensor) -> Tensor:
 
 def cholesky(matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factors, with jitter where needed; returns factors and the multiples of the mean diagonal added."""
-    factor_KBB, failed_K = torch.linalg.cholesky_ex(matrix_KBB)
-    jitter_K = torch.zeros(len(matrix_KBB), dtype=matrix_KBB.dtype, device=matrix_KBB.device)
-    mean_K = matrix_KBB.diagonal(dim1=1, dim2=2).mean(dim=1)
+    return with_jitter(torch.linalg.cholesky_ex, matrix_KBB)
+
+
+def with_jitter(function: Callable[[Tensor], tuple[Tensor, Tensor]], matrix_KBB: Tensor) -> tuple[Tensor, Tensor]:
+    """What a function makes of positive definite matrices, after growing multiples of the mean diagonal where needed.
+
+    Args:
+        function: Returns its results, and for which matrices it has none [K].
+        matrix_KBB: The matrices.
+
+    Returns:
+        Results, and the multiples of the mean diagonal that were added [K], 0 for most.
+
+    Raises:
+        PruningError: A matrix is not positive definite whatever is added.
+    """
+    result_KBB, failed_K = function(matrix_KBB)
+    jitter_K = torch.zeros(len(matrix_KBB), dtype=torch.float64, device=matrix_KBB.device)
+    mean_K = matrix_KBB.diagonal(dim1=1, dim2=2).double().mean(dim=1)
     for jitter in JITTERS:
         (bad,) = failed_K.nonzero(as_tuple=True)
         if len(bad) == 0:
-            return factor_KBB, jitter_K
-        jittered_KBB = matrix_KBB[bad]
+            return result_KBB, jitter_K
+        jittered_KBB = matrix_KBB[bad].double()
         jittered_KBB.diagonal(dim1=1, dim2=2).add_(jitter * mean_K[bad, None])
-        factor_KBB[bad], failed_K[bad] = torch.linalg.cholesky_ex(jittered_KBB)
+        result_KBB[bad], failed_K[bad] = function(jittered_KBB)
         jitter_K[bad] = jitter
     if bool(failed_K.any()):
         raise NotFiniteError(
             "a Fisher block cannot be inverted: its gradients are all zero or not finite",
             "raise damping, such as 1e-8, or use more calibration samples",
         )
-    return factor_KBB, jitter_K
+    return result_KBB, jitter_K
 
 
 def places(kept_KB: Tensor) -> tuple[Tensor, Tensor]:

@@ -153,7 +153,7 @@ def watch_layer(
     inputs = args[0].detach()
 
     def arrived(deltas: Tensor) -> None:
-        if not bool(deltas.isfinite().all()):
+        if not bool(deltas.sum().isfinite()):
             raise NotFiniteError(
                 f"the gradient at {name} is not finite",
                 "check the checkpoint, and that images are normalised as the model expects",

@@ -88,9 +88,9 @@ class GradientVectors:
     damping: float
     pattern: Pattern = UNSTRUCTURED
 
-    def num_rows(self, block_size: int, num_grads: int) -> int:
+    def num_held(self, block_size: int, num_grads: int) -> int:
         """One row a gradient."""
-        return num_grads
+        return num_grads * block_size
 
     def work_bytes(self, block_size: int, num_grads: int) -> int:
         """G, T and a product of them; G G^T, its factor and a copy."""
@@ -108,7 +108,7 @@ class GradientVectors:
         work_bytes: int,
     ) -> Fishers:
         """The gradients of every block [K, M, B]; damping is added where they are used."""
-        held = {span: empty_blocks(model, span, num_grads) for span in spans}
+        held = {span: empty_blocks(model, span, num_grads, span.block_size) for span in spans}
 
         def keep(span: Span, part: slice, first: int, gradient_KNB: Tensor) -> None:
             held[span][part, first : first + gradient_KNB.shape[1]] = gradient_KNB
@@ -126,6 +126,10 @@ class GradientVectors:
         for gradient_KMB in held.values():
             calibration.ranks.reduce(gradient_KMB)
         return Fishers(held, mean_loss)
+
+    def whole(self, held_KMB: Tensor, block_size: int) -> Tensor:
+        """See :class:`~ovit_deploy.pruning.scheme.Scheme`; gradients are used as they are held."""
+        return held_KMB
 
     def order(self, w_KB: Tensor, held_KMB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""

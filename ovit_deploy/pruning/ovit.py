@@ -108,15 +108,15 @@ class Greedy(FisherScheme):
 
     refine: bool = False
 
-    def order(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
+    def order(self, w_KB: Tensor, fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
-        finv_KBB, jitter_K = invert(held_KBB, active_KB)
+        finv_KBB, jitter_K = invert(fisher_KBB, active_KB)
         return greedy_curve(w_KB, finv_KBB, active_KB, self.pattern), jitter_K
 
-    def settle(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+    def settle(self, w_KB: Tensor, fisher_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
-        return refine(w_KB, held_KBB, active_KB, kept_KB, self.pattern) if self.refine else kept_KB
+        return refine(w_KB, fisher_KBB, active_KB, kept_KB, self.pattern) if self.refine else kept_KB
 
-    def update(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+    def update(self, w_KB: Tensor, fisher_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
-        return compensate(w_KB, held_KBB, kept_KB)
+        return compensate(w_KB, fisher_KBB, kept_KB)

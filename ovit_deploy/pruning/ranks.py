@@ -1,8 +1,9 @@
 """Processes that share the images of one run among them.
 
 Every rank prunes the same model with the same calibration stream, and takes the gradients of its share of the stream's
-batches. What is reduced over ranks are the sums that gradients go into, once a pass: a Fisher block of B^2 numbers and
-not its m gradients of B. After that each rank holds the same Fisher matrices, and comes to the same masks by itself.
+batches. What is reduced over ranks are the sums that gradients go into, once a pass: half a Fisher block of B^2 numbers
+and not its m gradients of B. After that each rank holds the same Fisher matrices, and comes to the same masks by
+itself.
 
 A rank that ends leaves the others no way to go on: they end with a `RankError` as soon as they need it. One that is
 silent is waited for until the process group's own time-out.

@@ -57,8 +57,7 @@ def round_all(problem: Problem, found: Fishers, settled: Settled) -> Settled:
     before = target_weights(problem.model, problem.masks)
     highest = 2 ** (problem.weight_bits - 1) - 1
     loss = sum(
-        round_span(problem, span, held_KBB, before[span.name], settled, highest)
-        for span, held_KBB in found.blocks.items()
+        round_span(problem, span, held, before[span.name], settled, highest) for span, held in found.blocks.items()
     )
     return replace(settled, loss=loss)
 
@@ -70,16 +69,17 @@ def channel_scales(weight: Tensor, highest: int) -> Tensor:
     return scale.reshape(-1, *[1] * (weight.ndim - 1)).expand_as(weight).contiguous()
 
 
-def round_span(problem: Problem, span: Span, held_KBB: Tensor, before: Tensor, settled: Settled, highest: int) -> float:
+def round_span(problem: Problem, span: Span, held: Tensor, before: Tensor, settled: Settled, highest: int) -> float:
     """Round all of a settled weight in place; returns the predicted increase of the loss since ``before``."""
     weight, kept_KB = settled.weights[span.name], settled.kept[span.name]
     assert len(kept_KB) == len(span), "one group of blocks is one span a weight"
     scale = channel_scales(weight, highest)
 
     def run(piece: Span) -> float:
-        part_KBB, still_KB = held_KBB[within(piece, span)], kept_KB[piece.start : piece.stop].to(held_KBB.device)
-        v_KB = round_kept(piece.cut(weight), part_KBB, still_KB, piece.cut(scale), highest).to(weight.dtype)
-        loss = problem.scheme.loss(v_KB.double() - piece.cut(before).double(), part_KBB)
+        still_KB = kept_KB[piece.start : piece.stop].to(held.device)
+        fisher_KBB = problem.scheme.whole(held[within(piece, span)], span.block_size)
+        v_KB = round_kept(piece.cut(weight), fisher_KBB, still_KB, piece.cut(scale), highest).to(weight.dtype)
+        loss = problem.scheme.loss(v_KB.double() - piece.cut(before).double(), fisher_KBB)
         piece.put(weight, v_KB)
         return loss
 

@@ -2,7 +2,8 @@
 
 streaming.py brings every block past a scheme twice: once to be put in order, once to take its new values.
 
-Shape suffixes: K blocks, B weights in a block, X rows of what is held of a block (B of a Fisher matrix).
+Shape suffixes: K blocks, B weights in a block, H numbers that are held of it, X rows of its curvature (B of a Fisher
+matrix).
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from ovit_deploy.kernels import triangle
 from ovit_deploy.pruning.allocation import Curve
 from ovit_deploy.pruning.average import FisherAverage
 from ovit_deploy.pruning.damping import Damping
@@ -29,8 +31,8 @@ class Scheme(Protocol):
         """Which weights may be zero together."""
         ...
 
-    def num_rows(self, block_size: int, num_grads: int) -> int:
-        """X: rows of B numbers that are held of a block."""
+    def num_held(self, block_size: int, num_grads: int) -> int:
+        """Numbers that are held of a block."""
         ...
 
     def work_bytes(self, block_size: int, num_grads: int) -> int:
@@ -48,38 +50,42 @@ class Scheme(Protocol):
         damping: float,
         work_bytes: int,
     ) -> Fishers:
-        """What is held of the blocks of ``spans`` [K, X, B], in one pass over the calibration samples."""
+        """What is held of the blocks of ``spans`` [K, ...], in one pass over the calibration samples."""
         ...
 
-    def order(self, w_KB: Tensor, held_KXB: Tensor, active_KB: Tensor, /) -> tuple[Curve, Tensor]:
+    def whole(self, held: Tensor, block_size: int, /) -> Tensor:
+        """The curvature of a few blocks [K, X, B], from what is held of them."""
+        ...
+
+    def order(self, w_KB: Tensor, curvature_KXB: Tensor, active_KB: Tensor, /) -> tuple[Curve, Tensor]:
         """In which order weights (or whole groups of them) go, and the jitter that it took [K]."""
         ...
 
-    def settle(self, w_KB: Tensor, held_KXB: Tensor, active_KB: Tensor, kept_KB: Tensor, /) -> Tensor:
+    def settle(self, w_KB: Tensor, curvature_KXB: Tensor, active_KB: Tensor, kept_KB: Tensor, /) -> Tensor:
         """What is kept in the end [K, B], as much in each block as in ``kept_KB``, which follows from the order."""
         ...
 
-    def update(self, w_KB: Tensor, held_KXB: Tensor, active_KB: Tensor, kept_KB: Tensor, /) -> Tensor:
+    def update(self, w_KB: Tensor, curvature_KXB: Tensor, active_KB: Tensor, kept_KB: Tensor, /) -> Tensor:
         """New values in float64 once all but ``kept_KB`` are removed."""
         ...
 
-    def loss(self, change_KB: Tensor, held_KXB: Tensor, /) -> float:
+    def loss(self, change_KB: Tensor, curvature_KXB: Tensor, /) -> float:
         """``sum_b 1/2 d_b^T F_b d_b``."""
         ...
 
 
 @dataclass(frozen=True)
 class FisherScheme:
-    """What schemes have in common that hold Fisher matrices: X is B."""
+    """What schemes have in common that hold Fisher matrices, by half: X is B."""
 
     pattern: Pattern = UNSTRUCTURED
     _: KW_ONLY
     damping_kind: Damping = "absolute"
     average: FisherAverage | None = None
 
-    def num_rows(self, block_size: int, num_grads: int) -> int:
+    def num_held(self, block_size: int, num_grads: int) -> int:
         """See :class:`Scheme`; an average is as large as what is held."""
-        return block_size if self.average is None else 2 * block_size
+        return triangle.num_held(block_size) * (1 if self.average is None else 2)
 
     def work_bytes(self, block_size: int, num_grads: int) -> int:
         """See :class:`Scheme`."""
@@ -109,10 +115,14 @@ class FisherScheme:
             average=self.average,
         )
 
-    def settle(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+    def whole(self, held_KH: Tensor, block_size: int) -> Tensor:
+        """See :class:`Scheme`."""
+        return triangle.whole(held_KH, block_size)
+
+    def settle(self, w_KB: Tensor, fisher_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`Scheme`; the order decides."""
         return kept_KB
 
-    def loss(self, change_KB: Tensor, held_KBB: Tensor) -> float:
+    def loss(self, change_KB: Tensor, fisher_KBB: Tensor) -> float:
         """See :class:`Scheme`."""
-        return predicted_loss(change_KB, held_KBB)
+        return predicted_loss(change_KB, fisher_KBB)

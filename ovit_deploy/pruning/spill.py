@@ -50,10 +50,10 @@ class Spilled:
 
     def put(self, fishers: Fishers) -> None:
         """Write a group."""
-        for span, held_KXB in fishers.blocks.items():
+        for span, held in fishers.blocks.items():
             path = self.folder / f"{len(self._files)}.npy"
             try:
-                np.save(path, held_KXB.numpy(force=True), allow_pickle=False)
+                np.save(path, held.numpy(force=True), allow_pickle=False)
             except OSError as error:
                 raise PruningError(
                     f"{path}: {error.strerror}",

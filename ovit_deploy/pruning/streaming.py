@@ -1,15 +1,15 @@
 """Curves of every block and the weights that follow from them, within a memory budget.
 
-Fisher blocks take 4 d B bytes for d weights. What does not fit is done in groups of blocks, each in a pass of its own
-over the calibration samples (blocks are independent, so a group may end inside a layer). Of a group only ranks and
-marginals are kept, 8 bytes a weight, and allocation needs those of all groups; so the Fisher blocks are taken again, a
-group at a time, to compensate weights: 2 G passes for one sparsity with G groups. Where a folder is given to spill to,
-they are read from there instead: G passes for every sparsity. Where one group is enough, its Fisher blocks are kept and
-one pass serves every sparsity.
+Fisher blocks, held by half, take 2 d B bytes for d weights. What does not fit is done in groups of blocks, each in a
+pass of its own over the calibration samples (blocks are independent, so a group may end inside a layer). Of a group
+only ranks and marginals are kept, 8 bytes a weight, and allocation needs those of all groups; so the Fisher blocks are
+taken again, a group at a time, to compensate weights: 2 G passes for one sparsity with G groups. Where a folder is
+given to spill to, they are read from there instead: G passes for every sparsity. Where one group is enough, its Fisher
+blocks are kept and one pass serves every sparsity.
 
 Not counted in the budget: the model and the activations of one batch, as in training.
 
-Shape suffixes: K Fisher blocks, B weights in a block.
+Shape suffixes: K Fisher blocks, B weights in a block, X rows of its curvature.
 """
 
 import math
@@ -36,7 +36,7 @@ WORK_SHARE = 4
 # Larger pieces are no faster: their copies leave the cache and are fresh pages each time.
 PIECE_BYTES = 2**25
 # More than that is of no use to work.
-WORK_BYTES_PER_THREAD = 4 * PIECE_BYTES
+WORK_BYTES_PER_THREAD = 2 * PIECE_BYTES
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ def eliminate_group(
     jitter: dict[str, float],
 ) -> None:
     """Eliminate in the blocks of a group, into ``curves`` and ``jitter``."""
-    for span, held_KXB in found.blocks.items():
-        worst = eliminate_span(problem, span, held_KXB, weights[span.name], curves[span.name])
+    for span, held in found.blocks.items():
+        worst = eliminate_span(problem, span, held, weights[span.name], curves[span.name])
         jitter[span.name] = max(jitter[span.name], worst)
 
 
@@ -206,8 +206,7 @@ def fishers_again(problem: Problem, solution: Solution, group: list[Span], numbe
 def compensate_group(problem: Problem, found: Fishers, weights: dict[str, Tensor], kept: dict[str, Tensor]) -> float:
     """Write new values into the weights of a group, and what is kept in the end; returns the predicted increase."""
     return sum(
-        compensate_span(problem, span, held_KXB, weights[span.name], kept[span.name])
-        for span, held_KXB in found.blocks.items()
+        compensate_span(problem, span, held, weights[span.name], kept[span.name]) for span, held in found.blocks.items()
     )
 
 
@@ -225,12 +224,11 @@ def plan(problem: Problem) -> list[list[Span]]:
     room = capacity = problem.memory_budget - problem.work_bytes
     for name, mask in problem.masks.items():
         block = problem.block_size_of(mask)
-        num_rows = problem.scheme.num_rows(block, problem.num_grads)
-        bytes_per_block = num_rows * block * parameters[name].element_size()
+        bytes_per_block = problem.scheme.num_held(block, problem.num_grads) * parameters[name].element_size()
         needed = problem.scheme.work_bytes(block, problem.num_grads)
         if needed > problem.work_bytes:
             raise PruningError(
-                f"{problem.memory_budget} bytes of memory do not hold one {num_rows} by {block} Fisher block of {name}",
+                f"{problem.memory_budget} bytes are too few to work on a Fisher block of {block} weights of {name}",
                 f"give at least {needed * WORK_SHARE} bytes, or smaller blocks",
             )
         start, num_blocks = 0, mask.numel() // block
@@ -263,8 +261,7 @@ def held_bytes(problem: Problem, groups: list[list[Span]]) -> int:
     """Bytes of what is held of all blocks."""
     return sum(
         len(span)
-        * problem.scheme.num_rows(span.block_size, problem.num_grads)
-        * span.block_size
+        * problem.scheme.num_held(span.block_size, problem.num_grads)
         * problem.model.get_parameter(span.name).element_size()
         for group in groups
         for span in group
@@ -298,12 +295,13 @@ def empty_curve(problem: Problem, weight: Tensor) -> Curve:
     return Curve(torch.zeros(shape, dtype=torch.int32), torch.zeros(shape))
 
 
-def eliminate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tensor, curve: Curve) -> float:
+def eliminate_span(problem: Problem, span: Span, held: Tensor, weight: Tensor, curve: Curve) -> float:
     """Eliminate in the blocks of a span, into its curve; returns the largest jitter."""
 
     def run(piece: Span) -> float:
-        active_KB = piece.cut(problem.masks[span.name]).to(held_KXB.device)
-        found, jitter_K = problem.scheme.order(piece.cut(weight), held_KXB[within(piece, span)], active_KB)
+        curvature_KXB = problem.scheme.whole(held[within(piece, span)], span.block_size)
+        active_KB = piece.cut(problem.masks[span.name]).to(held.device)
+        found, jitter_K = problem.scheme.order(piece.cut(weight), curvature_KXB, active_KB)
         curve.rank_KB[piece.start : piece.stop] = found.rank_KB.cpu()
         curve.marginal_KB[piece.start : piece.stop] = found.marginal_KB.cpu().float()
         return float(jitter_K.max())
@@ -311,17 +309,17 @@ def eliminate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tenso
     return max(by_pieces(problem, span, run))
 
 
-def compensate_span(problem: Problem, span: Span, held_KXB: Tensor, weight: Tensor, kept_KB: Tensor) -> float:
+def compensate_span(problem: Problem, span: Span, held: Tensor, weight: Tensor, kept_KB: Tensor) -> float:
     """Write new values into a span of ``weight``, and what is kept in the end; returns the predicted increase."""
 
     def run(piece: Span) -> float:
-        w_KB, part_KXB = piece.cut(weight), held_KXB[within(piece, span)]
+        w_KB, curvature_KXB = piece.cut(weight), problem.scheme.whole(held[within(piece, span)], span.block_size)
         active_KB = piece.cut(problem.masks[span.name]).to(w_KB.device)
         still_KB = kept_KB[piece.start : piece.stop].to(w_KB.device)
-        still_KB = problem.scheme.settle(w_KB, part_KXB, active_KB, still_KB)
-        u_KB = problem.scheme.update(w_KB, part_KXB, active_KB, still_KB).to(w_KB.dtype)
+        still_KB = problem.scheme.settle(w_KB, curvature_KXB, active_KB, still_KB)
+        u_KB = problem.scheme.update(w_KB, curvature_KXB, active_KB, still_KB).to(w_KB.dtype)
         kept_KB[piece.start : piece.stop] = still_KB.to(kept_KB.device)
-        loss = problem.scheme.loss(u_KB.double() - w_KB.double(), part_KXB)
+        loss = problem.scheme.loss(u_KB.double() - w_KB.double(), curvature_KXB)
         piece.put(weight, u_KB)
         return loss
 

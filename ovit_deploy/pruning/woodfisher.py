@@ -92,14 +92,14 @@ class WoodFisher:
 class JudgedOnce(FisherScheme):
     """Saliencies from the whole inverse, and the sum of single-weight updates."""
 
-    def order(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
+    def order(self, w_KB: Tensor, fisher_KBB: Tensor, active_KB: Tensor) -> tuple[Curve, Tensor]:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
-        finv_KBB, jitter_K = invert(held_KBB, active_KB)
+        finv_KBB, jitter_K = invert(fisher_KBB, active_KB)
         return by_saliency(w_KB, own_blocks(finv_KBB, self.pattern.unit), active_KB, self.pattern), jitter_K
 
-    def update(self, w_KB: Tensor, held_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
+    def update(self, w_KB: Tensor, fisher_KBB: Tensor, active_KB: Tensor, kept_KB: Tensor) -> Tensor:
         """See :class:`~ovit_deploy.pruning.scheme.Scheme`."""
-        finv_KBB, _ = invert(held_KBB, active_KB)
+        finv_KBB, _ = invert(fisher_KBB, active_KB)
         pull_KB = pull(w_KB, own_blocks(finv_KBB, self.pattern.unit), kept_KB)
         return (w_KB - (finv_KBB @ pull_KB[:, :, None]).squeeze(2)).masked_fill(~kept_KB, 0)
 

@@ -36,7 +36,7 @@ def test_large_blocks_are_those_of_woodfisher_without_their_matrices():
         method(**settings).prune(model, masks, sparsity=0.5, calibration=tiny_calibration())
         for method in (MFAC, WoodFisher)
     )
-    assert free.details["fisher_bytes"] * 6 < full.details["fisher_bytes"]
+    assert free.details["fisher_bytes"] * 3 < full.details["fisher_bytes"]
     same = sum(int((free.masks[name] == full.masks[name]).sum()) for name in masks)
     assert same >= 0.999 * sum(mask.numel() for mask in masks.values())
     assert free.predicted_loss == pytest.approx(full.predicted_loss, rel=1e-2)

@@ -19,7 +19,7 @@ from ovit_deploy.pruning.ranks import Ranks
 NAME = "blocks.0.mlp.fc1.weight"
 METHODS = {
     "OViT": OViT(32, 36, damping=1e-4, memory_budget=2**26, damping_kind="robust"),
-    "streamed OViT": OViT(32, 36, damping=1e-4, memory_budget=800_000),
+    "streamed OViT": OViT(32, 36, damping=1e-4, memory_budget=400_000),
     "FastOViT": FastOViT(32, 36),
     "MFAC": MFAC(32, 36, damping=1e-4, memory_budget=2**26),
     "GradientWeight": GradientWeight(36),

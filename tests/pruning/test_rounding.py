@@ -4,6 +4,7 @@ import torch
 from cases import fisher_problem, full_masks, tiny_calibration, tiny_convnet, tiny_vit
 
 from ovit_deploy.errors import PruningError
+from ovit_deploy.kernels import triangle
 from ovit_deploy.pruning import OViT
 from ovit_deploy.pruning.fisher import compensate, fishers, predicted_loss
 from ovit_deploy.pruning.rounding import channel_scales, round_kept
@@ -81,7 +82,9 @@ def test_the_predicted_loss_is_that_of_the_rounded_weights():
     spans = plan(method.problem(model, masks, calibration))[0]
     blocks = fishers(model, spans, masks, calibration, num_grads=40, damping=1e-4, work_bytes=2**20).blocks
     change = pruned.weights[name] - model.get_parameter(name).detach()
-    expected = sum(predicted_loss(span.cut(change), fisher_KBB) for span, fisher_KBB in blocks.items())
+    expected = sum(
+        predicted_loss(span.cut(change), triangle.whole(held_KH, span.block_size)) for span, held_KH in blocks.items()
+    )
     assert pruned.predicted_loss == pytest.approx(expected, rel=1e-4)
 
 

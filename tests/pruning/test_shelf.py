@@ -13,7 +13,7 @@ from ovit_deploy.pruning.shelf import Shelf
 
 METHODS = {
     "one group": OViT(32, 40, damping=1e-4, memory_budget=2**26, damping_kind="robust"),
-    "several groups": OViT(32, 40, damping=1e-4, memory_budget=450_000, refine=True),
+    "several groups": OViT(32, 40, damping=1e-4, memory_budget=250_000, refine=True),
     "FastOViT": FastOViT(32, 40),
     "MFAC": MFAC(32, 40, damping=1e-4, memory_budget=2**26),
     "GradientWeight": GradientWeight(40),

@@ -44,18 +44,19 @@ def test_gradients_of_pruned_weights_do_not_reach_the_others():
     problem = method.problem(model, pruned.masks, calibration)
     (group,) = plan(problem)
     (span,) = group
-    held_KBB = fisher_of(problem, span)
+    fisher_KBB = fisher_of(problem, span)
     kept_KB = span.cut(pruned.masks[NAME])
-    noisy_KBB = held_KBB + (~kept_KB)[:, :, None] * 7.0 + (~kept_KB)[:, None, :] * 7.0
+    noisy_KBB = fisher_KBB + (~kept_KB)[:, :, None] * 7.0 + (~kept_KB)[:, None, :] * 7.0
     w_KB = span.cut(pruned.weights[NAME])
-    clean, noisy = (problem.scheme.order(w_KB, held, kept_KB)[0] for held in (held_KBB, noisy_KBB))
+    clean, noisy = (problem.scheme.order(w_KB, curvature, kept_KB)[0] for curvature in (fisher_KBB, noisy_KBB))
     assert torch.equal(clean.rank_KB, noisy.rank_KB)
     torch.testing.assert_close(clean.marginal_KB, noisy.marginal_KB)
 
 
 def fisher_of(problem, span):
     asked = {"num_grads": problem.num_grads, "damping": problem.damping, "work_bytes": problem.work_bytes}
-    return problem.scheme.collect(problem.model, [span], problem.masks, problem.calibration, **asked).blocks[span]
+    found = problem.scheme.collect(problem.model, [span], problem.masks, problem.calibration, **asked)
+    return problem.scheme.whole(found.blocks[span], span.block_size)
 
 
 def test_pruning_leaves_parameters_and_their_moments_where_they_are():

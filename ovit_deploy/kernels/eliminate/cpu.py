@@ -7,7 +7,7 @@ shrinking A), and keeps only the diagonal of A up to date, because that is all t
 at most 4 B^2 bytes (147 KB at B = 192) and stays in the level-2 cache.
 
 The last of the weights that remain takes the place of the one that leaves, which keeps the inner loops contiguous.
-They run over whole vectors: V has ``ROWS`` and ``COLUMNS`` to spare, and what is computed there is not read.
+They run over whole vectors: V and the row have ``COLUMNS`` to spare, and what is computed there is not read.
 
 Shape suffixes: K Fisher blocks, B weights in a block, N weights of it that remain, T turns.
 """
@@ -22,10 +22,10 @@ from numba import njit
 from torch import Tensor
 
 from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
+from ovit_deploy.kernels.vectors import LANES, fma, load, spread, store
 
 Array = np.ndarray
 
-ROWS = 8  # of V in one sweep
 COLUMNS = 16  # a power of two
 BLOCKS_A_TASK = 8
 
@@ -105,8 +105,6 @@ def eliminate_block(
     open_B = np.repeat(gone_G < limit, group)
     pass_over(open_B, index_N, num_left, score_N)
     for turn in range(count):
-        if turn % ROWS == 0:
-            factor_TN[turn : turn + ROWS] = 0
         p = first_smallest(score_N, index_N, num_left)
         leaves = index_N[p]
         rank_B[leaves] = turn + 1
@@ -126,8 +124,8 @@ def eliminate_block(
 @compiled
 def workspace(num_turns: int, num_weights: int, dtype: np.dtype) -> tuple[Array, Array, Array]:
     """V, a row and the coefficients of a turn. Rows of V are an odd number of vectors: columns spread in the cache."""
-    turns, columns = whole(num_turns, ROWS), whole(num_weights, COLUMNS) | COLUMNS
-    return np.zeros((turns, columns), dtype), np.zeros(columns, dtype), np.zeros(turns, dtype)
+    columns = whole(num_weights, COLUMNS) | COLUMNS
+    return np.zeros((num_turns, columns), dtype), np.zeros(columns, dtype), np.zeros(num_turns, dtype)
 
 
 @compiled
@@ -184,19 +182,25 @@ def gather_row(finv_B: Array, index_N: Array, num_left: int, row_N: Array) -> No
 
 @compiled
 def subtract_factors(factor_TN: Array, turn: int, p: int, num_left: int, row_N: Array, pivot_T: Array) -> None:
-    """``row -= V[:turn, p] @ V[:turn]``: makes a row of F^-1 the row of the present A. Eight rows of V a sweep."""
+    """``row -= V[:turn, p] @ V[:turn]``: makes a row of F^-1 the row of the present A."""
+    stride = factor_TN.shape[1]
+    factor = factor_TN.reshape(-1)
     for t in range(turn):
-        pivot_T[t] = factor_TN[t, p]
-    for t in range(turn, whole(turn, ROWS)):
-        pivot_T[t] = 0
-    for t in range(0, turn, ROWS):
-        v0_N, v1_N, v2_N, v3_N = factor_TN[t], factor_TN[t + 1], factor_TN[t + 2], factor_TN[t + 3]
-        v4_N, v5_N, v6_N, v7_N = factor_TN[t + 4], factor_TN[t + 5], factor_TN[t + 6], factor_TN[t + 7]
-        c0, c1, c2, c3 = pivot_T[t], pivot_T[t + 1], pivot_T[t + 2], pivot_T[t + 3]
-        c4, c5, c6, c7 = pivot_T[t + 4], pivot_T[t + 5], pivot_T[t + 6], pivot_T[t + 7]
-        for j in range(whole(num_left, COLUMNS)):
-            first = c0 * v0_N[j] + c1 * v1_N[j] + c2 * v2_N[j] + c3 * v3_N[j]
-            row_N[j] -= first + (c4 * v4_N[j] + c5 * v5_N[j] + c6 * v6_N[j] + c7 * v7_N[j])
+        pivot_T[t] = -factor_TN[t, p]
+    wide = num_left // (4 * LANES) * 4 * LANES
+    for j in range(0, wide, 4 * LANES):
+        j1, j2, j3 = j + LANES, j + 2 * LANES, j + 3 * LANES
+        r0, r1, r2, r3 = load(row_N, j), load(row_N, j1), load(row_N, j2), load(row_N, j3)
+        for t in range(turn):
+            at, c = t * stride, spread(pivot_T, t)
+            r0, r1 = fma(c, load(factor, at + j), r0), fma(c, load(factor, at + j1), r1)
+            r2, r3 = fma(c, load(factor, at + j2), r2), fma(c, load(factor, at + j3), r3)
+        store(r0, row_N, j), store(r1, row_N, j1), store(r2, row_N, j2), store(r3, row_N, j3)
+    for j in range(wide, num_left, LANES):
+        r = load(row_N, j)
+        for t in range(turn):
+            r = fma(spread(pivot_T, t), load(factor, t * stride + j), r)
+        store(r, row_N, j)
 
 
 @compiled
