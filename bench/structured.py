@@ -20,9 +20,9 @@ from typing import Any
 
 SALIENCIES = ("obs", "magnitude")
 LENGTH = 14  # epochs of the all-in-one recipe, and so of all that it is compared with
-ENGINES = ("onnxruntime", "openvino", "deepsparse", "ovit")
+ENGINES = ("onnxruntime", "openvino", "deepsparse", "ovit", "pytorch")
 FLOAT, INT8 = ("deepsparse",), ("deepsparse_int8", "onnxruntime_int8")  # export profiles
-READS = {"deepsparse_int8": ("deepsparse",), "onnxruntime_int8": ("onnxruntime", "openvino", "ovit")}
+READS = {"deepsparse_int8": ("deepsparse",), "onnxruntime_int8": ("onnxruntime", "openvino", "ovit", "pytorch")}
 
 
 def ovit(*arguments: str, allowed: tuple[int, ...] = (0,)) -> None:
