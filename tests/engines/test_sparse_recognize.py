@@ -87,7 +87,10 @@ def test_an_export_gives_onnxruntimes_logits(exported, kind):
     wanted = by_onnxruntime(exported(kind))
     for form in ("dense", "sparse"):
         found = Engine(exported(kind), form=form).run(IMAGES)
-        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+        off_by = np.abs(found - wanted).max(axis=1) / np.abs(wanted).max()
+        assert np.median(off_by) <= 1e-4
+        # A number between two integers may be rounded to the other one: a step of a scale, in an image or two.
+        assert off_by.max() <= (1e-2 if "int8" in kind else 1e-4)
 
 
 def test_the_engine_runs_in_a_process_of_its_own_and_tells_what_ran(exported, tmp_path):
