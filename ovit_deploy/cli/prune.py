@@ -10,9 +10,6 @@ from ovit_deploy.cli import common, lists, render, target
 from ovit_deploy.cli.beginning import Beginning, Options, begin
 from ovit_deploy.errors import OvitError, RecipeError
 from ovit_deploy.finetune.tracking import TrackerName
-from ovit_deploy.recipe.filters import LayerThinningModifier
-from ovit_deploy.recipe.sparsifier import Sparsifier
-from ovit_deploy.recipe.structured import StructuredModifier
 
 
 def prune(
@@ -89,9 +86,7 @@ def prune(
     )
     asked = begin(given, resume)
     read = asked.recipe
-    if not any(
-        isinstance(modifier, Sparsifier | StructuredModifier | LayerThinningModifier) for modifier in read.modifiers
-    ):
+    if not read.prunes:
         raise RecipeError(f"{read.source}: prunes nothing", "add a pruning modifier, or use ovit-deploy train")
     if target_latency is not None:
         goal = target.goal_of(target_latency, engine, levels)

@@ -20,7 +20,7 @@ from ovit_deploy.finetune.optimizer import optimizer_for
 from ovit_deploy.pruning import Calibration
 from ovit_deploy.recipe import Recipe, timeline
 from ovit_deploy.recipe.targets import resolve
-from ovit_deploy.recipe.timeline import Distill, Prune, Thin, ThinLayers
+from ovit_deploy.recipe.timeline import Distill, Prune, Remove
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Recovery:
     watch: Callable[[loop.Progress], None] = lambda _: None
 
     def __post_init__(self) -> None:
-        if any(isinstance(item.action, Prune | Thin | ThinLayers) for item in timeline(self.recipe).dated):
+        if any(isinstance(item.action, Prune | Remove) for item in timeline(self.recipe).dated):
             raise RecipeError(f"{self.recipe.source}: prunes", "a recipe for --finetune only trains")
 
     def train(self, model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ or norm: that goes with it, as in SparseML, and batch norms take their statistic
 from typing import TYPE_CHECKING, Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ovit_deploy.errors import PruningError
 from ovit_deploy.finetune.thinning import apply, recalibrate_batch_norms
 from ovit_deploy.pruning.structured import Removal
-from ovit_deploy.recipe.filters import LayerThinningModifier
-from ovit_deploy.structure import Cuts, Kept, blocks_of, everything
+from ovit_deploy.recipe.filters import AXES, LayerThinningModifier
+from ovit_deploy.structure import Kept, blocks_of, everything
 from ovit_deploy.structure.channels import Group, Slice, plan_of
 from ovit_deploy.structure.dependencies import groups_of
 
@@ -28,9 +29,9 @@ def thin_layers(modifier: LayerThinningModifier, state: "State", epoch: float) -
     Raises:
         PruningError: a name is unknown, the map and the model differ, or a layer has nothing but zeros.
     """
-    of_vit = _is_vit(state.model)
+    of_vit = isinstance(state.model, VisionTransformer)
     groups = _neurons(state.model) if of_vit else groups_of(state.model)
-    axis = ("filter", "channel").index(modifier.structure_type)
+    axis = AXES.index(modifier.structure_type)
     gone = {}
     for sparse, dependent in modifier.groups:
         group = _group(groups, sparse, dependent, axis, state.model)
@@ -53,12 +54,6 @@ def thin_layers(modifier: LayerThinningModifier, state: "State", epoch: float) -
     }
 
 
-def _is_vit(model: nn.Module) -> bool:
-    from timm.models.vision_transformer import VisionTransformer
-
-    return isinstance(model, VisionTransformer)
-
-
 def _neurons(model: nn.Module) -> tuple[Group, ...]:
     """The insides of a ViT's MLPs; heads are no filters."""
     found = []
@@ -70,7 +65,7 @@ def _neurons(model: nn.Module) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def _kept(model: nn.Module, gone: dict[str, set[int]]) -> Kept | Cuts:
+def _kept(model: nn.Module, gone: dict[str, set[int]]) -> Kept:
     whole = everything(model)
     neurons = {
         number: tuple(one for one in numbers if one not in gone.get(f"blocks.{number}.mlp.fc1", ()))

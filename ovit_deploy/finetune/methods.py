@@ -29,7 +29,7 @@ from ovit_deploy.pruning import (
 )
 from ovit_deploy.pruning.filters import FilterMagnitude
 from ovit_deploy.recipe import dynamic, mask_types, pruners
-from ovit_deploy.recipe.filters import StructuredPruningModifier
+from ovit_deploy.recipe.filters import AXES, StructuredPruningModifier
 from ovit_deploy.recipe.pruners import (
     FisherPruningModifier,
     GradientPruningModifier,
@@ -64,7 +64,7 @@ def method_of(
     if isinstance(modifier, FisherPruningModifier) and modifier.spill and scratch is None:
         raise PruningError("spill: there is no folder to spill to", "prune in a run, or leave spill out")
     if isinstance(modifier, StructuredPruningModifier):
-        return FilterMagnitude(("filter", "channel").index(modifier.mask_type), modifier.param_groups or ())
+        return FilterMagnitude(AXES.index(modifier.mask_type), modifier.param_groups or ())
     if isinstance(modifier, SpreadingModifier):
         method = _fisher_method(modifier, memory_budget, scratch, average) or _layerwise_method(modifier, memory_budget)
     else:

@@ -35,10 +35,7 @@ from ovit_deploy.pruning import Calibration, Method, Ranks
 from ovit_deploy.pruning.batch_norm import NUM_IMAGES
 from ovit_deploy.pruning.shelf import NOWHERE, Shelf
 from ovit_deploy.recipe import Recipe, Timeline, timeline
-from ovit_deploy.recipe.filters import LayerThinningModifier
 from ovit_deploy.recipe.pruners import GradientPruningModifier
-from ovit_deploy.recipe.sparsifier import Sparsifier
-from ovit_deploy.recipe.structured import StructuredModifier
 from ovit_deploy.recipe.targets import resolve
 from ovit_deploy.recipe.timeline import Action, Distill, Prune
 from ovit_deploy.structure import merging_of, read_structure
@@ -205,11 +202,9 @@ def _dated(recipe: Recipe, ranks: Ranks) -> str:
 
 def _command(recipe: Recipe, name: str, ranks: Ranks, track: TrackerName | None) -> str:
     """How a user goes on with a run."""
-    removes = Sparsifier | StructuredModifier | LayerThinningModifier
-    prunes = any(isinstance(modifier, removes) for modifier in recipe.modifiers)
     program = "ovit-deploy" if ranks.size == 1 else f"torchrun --nproc-per-node {ranks.size} -m ovit_deploy"
     tracked = f" --track {track}" if track else ""
-    return f"{program} {'prune' if prunes else 'train'} --resume {name}{tracked}"
+    return f"{program} {'prune' if recipe.prunes else 'train'} --resume {name}{tracked}"
 
 
 @dataclass(frozen=True)

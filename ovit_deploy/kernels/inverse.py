@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovit_deploy.kernels.compiled import Array, compiled
 from ovit_deploy.kernels.triangle import TILE, num_held
-from ovit_deploy.kernels.triangle.cpu import Array, add, compiled, fill, in_threads
+from ovit_deploy.kernels.triangle.cpu import add, fill, in_threads
 from ovit_deploy.kernels.vectors import fma, load, multiply, plus, spread, store
 
 # Larger ones leave the level-2 cache, and LAPACK takes all threads for one of them.

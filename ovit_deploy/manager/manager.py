@@ -36,7 +36,7 @@ from ovit_deploy.recipe.load import parse_recipe
 from ovit_deploy.recipe.modifiers import DistillationModifier
 from ovit_deploy.recipe.overrides import Overrides, read_overrides
 from ovit_deploy.recipe.targets import resolve
-from ovit_deploy.recipe.timeline import Distill, Prune, Thin, ThinLayers
+from ovit_deploy.recipe.timeline import Distill, Prune, Remove
 
 
 class ScheduledModifierManager:
@@ -130,7 +130,7 @@ class ScheduledModifierManager:
             raise RecipeError(
                 "this manager modifies a model already", "finalize it first, or make a manager for each model"
             )
-        if any(isinstance(item.action, Thin | ThinLayers) for item in self.timeline.dated):
+        if any(isinstance(item.action, Remove) for item in self.timeline.dated):
             raise RecipeError(
                 "the recipe removes parts of the model: a training loop of your own may hold on to them",
                 "run it with ovit-deploy prune, or leave those modifiers out",

@@ -51,14 +51,15 @@ def damp(held_KH: Tensor, active_KB: Tensor, damping: float, kind: Damping, erro
         error_K: e_b; looked at only if robust.
     """
     size = active_KB.shape[1]
-    num_active_K = active_KB.to(held_KH.device).sum(dim=1).clamp(min=1)
     if kind == "absolute":
-        added_K = torch.full_like(error_K, damping)
-    elif kind == "relative":
-        added_K = (damping * triangle.diagonal(held_KH, size).sum(dim=1) / num_active_K).clamp(min=LEAST)
+        triangle.add_to_diagonal(held_KH, damping, size)
+        return
+    num_active_K = active_KB.to(held_KH.device).sum(dim=1).clamp(min=1)
+    if kind == "relative":
+        scale_K = triangle.diagonal(held_KH, size).sum(dim=1) / num_active_K
     else:
-        added_K = (damping * error_K / num_active_K.sqrt()).clamp(min=LEAST)
-    triangle.add_to_diagonal(held_KH, added_K, size)
+        scale_K = error_K / num_active_K.sqrt()
+    triangle.add_to_diagonal(held_KH, (damping * scale_K).clamp(min=LEAST), size)
 
 
 def sampling_error(square_K: Tensor, fourth_K: Tensor, num_grads: int) -> Tensor:

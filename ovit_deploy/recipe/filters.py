@@ -7,7 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from ovit_deploy.recipe.declaration import Modifier, Selectors
 from ovit_deploy.recipe.pruners import PruningModifier
 
-Axis = Annotated[str, Field(pattern="^(filter|channel)$")]
+AXES = ("filter", "channel")  # of a weight
+Axis = Annotated[str, Field(pattern=f"^({'|'.join(AXES)})$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 

@@ -40,12 +40,14 @@ from ovit_deploy.recipe.pruners import (
     WandaPruningModifier,
 )
 from ovit_deploy.recipe.quantization import QuantizationModifier
+from ovit_deploy.recipe.sparsifier import Sparsifier
 from ovit_deploy.recipe.structured import (
     ChannelPruningModifier,
     DepthPruningModifier,
     EmbeddingPruningModifier,
     HeadPruningModifier,
     HeadWidthPruningModifier,
+    StructuredModifier,
     WidthPruningModifier,
 )
 
@@ -165,6 +167,12 @@ class Recipe(Declaration):
     def name(self) -> str:
         """The file's name without its ending."""
         return PurePath(self.source).stem
+
+    @property
+    def prunes(self) -> bool:
+        """Whether a modifier makes zeros or removes parts."""
+        kinds = Sparsifier | StructuredModifier | LayerThinningModifier
+        return any(isinstance(modifier, kinds) for modifier in self.modifiers)
 
     def only(self, kind: type[Kind], need: str, hint: str) -> Kind:
         """The one modifier of a kind.

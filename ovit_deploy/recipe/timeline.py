@@ -162,10 +162,10 @@ class Freeze:
     what: Literal["observers", "batch norm"]
 
 
+Remove = Thin | ThinLayers
 Action = (
     Prune
-    | Thin
-    | ThinLayers
+    | Remove
     | MergeTokens
     | Score
     | Densify
@@ -239,7 +239,7 @@ class Timeline:
 
     def past(self, epoch: float, step: float, *, including: bool) -> list[Action]:
         """The settings (all but prunings and removals) of the steps before ``epoch``'s; ``including`` its own."""
-        settings = [item for item in self.dated if not isinstance(item.action, Prune | Thin | ThinLayers)]
+        settings = [item for item in self.dated if not isinstance(item.action, Prune | Remove)]
         if self.compat == "sparseml":
             end = round(epoch / step) + including
             return [item.action for item in settings if sparseml.first_step(item.epoch, step) < end]
@@ -288,7 +288,7 @@ def timeline(recipe: Recipe) -> Timeline:
 def _check_removals(dated: list[Dated]) -> None:
     quantized = min((item.epoch for item in dated if isinstance(item.action, Quantize)), default=inf)
     for item in dated:
-        if isinstance(item.action, Thin | ThinLayers) and item.epoch > quantized:
+        if isinstance(item.action, Remove) and item.epoch > quantized:
             raise RecipeError(
                 f"{item.action.place}: removes parts at epoch {item.epoch:g}, quantized from epoch {quantized:g} on",
                 "remove first, then quantize",

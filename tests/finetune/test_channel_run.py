@@ -6,15 +6,12 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 import torch
+from finished_run import exported, rebuilt
 from run_to_kill import images
 
-from ovit_deploy import models
 from ovit_deploy.checkpoint import ModelSpec, load_run
 from ovit_deploy.data import Preprocessing, eval_loader
 from ovit_deploy.errors import ModelError
-from ovit_deploy.export.card import Facts
-from ovit_deploy.export.deployment import export
-from ovit_deploy.export.profile import load_profile
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.loop import Progress
 from ovit_deploy.finetune.run import Finished, Watchers, run
@@ -50,10 +47,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run(parse_recipe(RECIPE, source="r.yaml"), Choice(SPEC), images(), runs=tmp_path_factory.mktemp("runs"))
 
 
-def rebuilt(finished: Finished) -> torch.nn.Module:
-    return models.build(models.choose(None, checkpoint=finished.folder / "model.safetensors", pretrained=False))
-
-
 def test_the_file_alone_rebuilds_the_thinned_network(finished: Finished) -> None:
     model = rebuilt(finished)
     assert sum(p.numel() for p in model.parameters()) == finished.facts["model"]["parameters"]
@@ -85,17 +78,8 @@ def test_a_run_that_was_cut_off_after_a_removal_goes_on_to_the_same_weights(fini
 
 
 def test_it_is_exported_and_runs_in_onnx_runtime(finished: Finished, tmp_path: Path) -> None:
-    source = load_run(finished.folder)
     some = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    report = export(
-        rebuilt(finished),
-        images=some,
-        masks=source.masks(),
-        profile=load_profile("onnxruntime"),
-        facts=Facts(source.spec.name, source.spec.kwargs, source.spec.classes, structure=source.spec.structure),
-        recipe_text=source.recipe_text,
-        destination=tmp_path / "deployment",
-    )
+    report = exported(finished, some, profile="onnxruntime", to=tmp_path / "deployment")
     logits = ort.InferenceSession(report.file).run(["logits"], {"images": some[:1].numpy()})[0]
     assert logits.shape == (1, 4)
     card = json.loads((report.folder / "model.json").read_text())

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from finished_run import rebuilt
 from run_to_kill import images
 
-from ovit_deploy import models
 from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.errors import PruningError
 from ovit_deploy.finetune.run import Finished, run
@@ -38,10 +38,6 @@ def thinned(spec: ModelSpec, runs: Path, params: str, dependent: str, axis: str 
     text = FILTERS.replace("PARAMS", params, 1).replace("PARAMS", params.replace(" ", ""))
     text = text.replace("GROUPS", f"[[{params}]]").replace("DEPENDENT", dependent).replace("AXIS", axis)
     return run(parse_recipe(text, source="r.yaml"), Choice(spec), images(), runs=runs)
-
-
-def rebuilt(done: Finished):
-    return models.build(models.choose(None, checkpoint=done.folder / "model.safetensors", pretrained=False))
 
 
 def test_filters_go_from_all_layers_that_make_or_read_them(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import onnx_ir
 import onnxruntime as ort
 import pytest
 import torch
+from finished_run import rebuilt
 from run_to_kill import images
 
-from ovit_deploy import models
 from ovit_deploy.checkpoint import ModelSpec
 from ovit_deploy.data import Preprocessing, eval_loader
 from ovit_deploy.errors import ModelError
@@ -40,7 +40,7 @@ modifiers:
 
 def test_the_file_alone_rebuilds_the_narrower_model(tmp_path: Path) -> None:
     finished = run(parse_recipe(NARROW, source="r.yaml"), Choice(SPEC), images(), runs=tmp_path)
-    model = models.build(models.choose(None, checkpoint=finished.folder / "model.safetensors", pretrained=False))
+    model = rebuilt(finished)
     assert structure_of(model).as_dict() == finished.facts["structure"]
     assert finished.facts["structure"]["embed_dim"] == 24 and structure_of(model).num_heads == 4
     found = evaluate(model, eval_loader(images().test, Preprocessing.of(model)))

@@ -6,15 +6,13 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 import torch
+from finished_run import exported, rebuilt
 from run_to_kill import images
 
 from ovit_deploy import models
 from ovit_deploy.checkpoint import ModelSpec, load_run
 from ovit_deploy.data import Preprocessing, eval_loader
 from ovit_deploy.errors import ModelError
-from ovit_deploy.export.card import Facts
-from ovit_deploy.export.deployment import export
-from ovit_deploy.export.profile import load_profile
 from ovit_deploy.finetune.evaluate import evaluate
 from ovit_deploy.finetune.run import Finished, run
 from ovit_deploy.models import Choice
@@ -52,10 +50,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return run(parse_recipe(HALF + REST, source="r.yaml"), Choice(SPEC), images(), runs=tmp_path_factory.mktemp("runs"))
 
 
-def rebuilt(finished: Finished) -> torch.nn.Module:
-    return models.build(models.choose(None, checkpoint=finished.folder / "model.safetensors", pretrained=False))
-
-
 def test_the_file_alone_rebuilds_the_thinned_quantized_model(finished: Finished) -> None:
     model = rebuilt(finished)
     structure = structure_of(model)
@@ -69,17 +63,8 @@ def test_the_file_alone_rebuilds_the_thinned_quantized_model(finished: Finished)
 
 
 def test_it_is_exported_and_runs_in_onnx_runtime(finished: Finished, tmp_path: Path) -> None:
-    model, source = rebuilt(finished), load_run(finished.folder)
     some = torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    report = export(
-        model,
-        images=some,
-        masks=source.masks(),
-        profile=load_profile("onnxruntime_int8"),
-        facts=Facts(source.spec.name, source.spec.kwargs, source.spec.classes, structure=source.spec.structure),
-        recipe_text=source.recipe_text,
-        destination=tmp_path / "deployment",
-    )
+    report = exported(finished, some, profile="onnxruntime_int8", to=tmp_path / "deployment")
     logits = ort.InferenceSession(report.file).run(["logits"], {"images": some[:1].numpy()})[0]
     assert logits.shape == (1, 4)
     card = json.loads((report.folder / "model.json").read_text())
@@ -93,23 +78,15 @@ def test_tokens_merged_stay_so_in_the_checkpoint_and_in_integers(tmp_path: Path)
   - !QuantizationModifier {start_epoch: 1, num_calibration_steps: 1}
 """
     finished = run(parse_recipe(HALF + merging, source="r.yaml"), Choice(SPEC), images(), runs=tmp_path)
-    model, source = rebuilt(finished), load_run(finished.folder)
+    model = rebuilt(finished)
     kept = [block["number"] for block in finished.facts["structure"]["blocks"]]
     assert merging_of(model) == finished.facts["token_merging"] == {str(number): 1 for number in kept}
     found = evaluate(model, eval_loader(images().test, Preprocessing.of(model)))
     assert found.loss == pytest.approx(finished.facts["final"]["loss"], abs=1e-5)
-    spec = source.spec
-    report = export(  # which compares PyTorch with ONNX Runtime
-        model,
-        images=torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
-        masks=source.masks(),
-        profile=load_profile("onnxruntime_int8"),
-        facts=Facts(spec.name, spec.kwargs, spec.classes, structure=spec.structure, token_merging=spec.token_merging),
-        recipe_text=source.recipe_text,
-        destination=tmp_path / "deployment",
-    )
+    some = torch.randn(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    report = exported(finished, some, profile="onnxruntime_int8", to=tmp_path / "deployment")  # PyTorch, ONNX Runtime
     card = json.loads((report.folder / "model.json").read_text())
-    assert card["model"]["token_merging"] == spec.token_merging
+    assert card["model"]["token_merging"] == load_run(finished.folder).spec.token_merging
 
 
 def test_a_thinned_model_is_thinned_again_and_keeps_its_blocks_numbers(tmp_path: Path) -> None:

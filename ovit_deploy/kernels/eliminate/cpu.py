@@ -18,18 +18,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ovit_deploy.kernels.compiled import Array, compiled
 from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
 from ovit_deploy.kernels.vectors import LANES, fma, load, spread, store
 
-Array = np.ndarray
-
 COLUMNS = 16  # a power of two
 BLOCKS_A_TASK = 8
-
-compiled = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")  # divisions that may be vectors
 
 
 def eliminate(

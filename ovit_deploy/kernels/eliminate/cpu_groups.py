@@ -15,10 +15,9 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
+from ovit_deploy.kernels.compiled import Array, compiled
 from ovit_deploy.kernels.eliminate import CANCELLED, Elimination
 from ovit_deploy.kernels.eliminate.cpu import (
-    Array,
-    compiled,
     first_smallest,
     gather_row,
     in_threads,

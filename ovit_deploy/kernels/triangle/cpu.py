@@ -15,17 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ovit_deploy.kernels.compiled import Array, compiled
 from ovit_deploy.kernels.triangle import TILE
 from ovit_deploy.kernels.vectors import fma, load, plus, prefetch, spread, store, zeros
 
-Array = np.ndarray
-
 AHEAD = 16 * TILE**2  # how far ahead numbers are asked for
-
-compiled = njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 
 
 def in_threads(function: Callable[[slice], None], count: int) -> None:
